@@ -1,0 +1,334 @@
+//! The talk with one relay: who we are, what we have asked and not heard yet, KeyPackages.
+//!
+//! It lasts as long as the connection and is never stored: whatever was open when a connection
+//! broke is asked again on the next one, and the relay answers the same.
+
+use std::collections::BTreeMap;
+
+use rand::Rng as _;
+use skytale_wire::{
+    Blob,
+    frame::{self, Credential, GuestProof, Hello, Nack, PROTOCOL, ToAgent, ToRelay},
+    id::{AgentId, ChannelId, MessageId, RelayKey, TransportKey},
+    refusal::Refusal,
+    statement,
+};
+
+use crate::{
+    Error, Event,
+    agent::Step,
+    channel::Channel,
+    mls::KeyPackage,
+    store,
+};
+
+/// One connection to a relay.
+#[derive(Debug)]
+pub(crate) struct Session {
+    relay: RelayKey,
+    transport: TransportKey,
+    shown: Shown,
+    uplink: Uplink,
+    key_packages: u32,
+    last_resort: bool,
+    /// An upload of KeyPackages is on its way.
+    uploading: Option<MessageId>,
+}
+
+/// What we showed the relay to be let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Token,
+    Invite(ChannelId),
+    Member,
+}
+
+/// Where a channel puts what it has to say. Frames are only taken while the relay listens.
+#[derive(Debug)]
+pub(crate) enum Uplink {
+    /// No connection, or no Ready yet.
+    Down,
+    /// The relay listens.
+    Ready {
+        /// Which.
+        relay: RelayKey,
+        /// Questions whose answers name no channel.
+        asked: BTreeMap<MessageId, Asked>,
+    },
+}
+
+/// A question whose answer is for this channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// For a KeyPackage of an agent that a channel wants to add.
+    KeyPackage(ChannelId, AgentId),
+    /// For the group's state behind an invite.
+    GroupInfo(ChannelId),
+}
+
+impl Uplink {
+    /// Sends, or drops when nobody listens: what matters is said again on the next connection.
+    pub(crate) fn send(&self, step: &mut Step<'_, '_>, frame: ToRelay) {
+        if let Self::Ready { relay, .. } = self {
+            step.out.frames.push((*relay, frame));
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready { .. })
+    }
+
+    /// Notes a question, so that its answer finds the channel.
+    pub(crate) fn ask(&mut self, id: MessageId, about: Asked) {
+        if let Self::Ready { asked, .. } = self {
+            asked.insert(id, about);
+        }
+    }
+
+    fn answered(&mut self, id: &MessageId) -> Option<Asked> {
+        match self {
+            Self::Down => None,
+            Self::Ready { asked, .. } => asked.remove(id),
+        }
+    }
+}
+
+impl Session {
+    /// The connection is up: Hello.
+    pub(crate) fn greet(
+        step: &mut Step<'_, '_>,
+        channels: &BTreeMap<ChannelId, Channel>,
+        relay: RelayKey,
+        transport: TransportKey,
+        token: Option<String>,
+    ) -> Self {
+        let guest = channels
+            .values()
+            .filter(|channel| channel.relay() == relay)
+            .find_map(|channel| Some((channel.id(), channel.unused_invite()?)));
+        let (shown, credential) = match (token, guest) {
+            (Some(token), _) => (Shown::Token, Credential::Token(token)),
+            (None, Some((channel, seed))) => {
+                let said = statement::guest(&relay, &transport, &step.identity.id(), &channel);
+                let proof = GuestProof {
+                    channel,
+                    invite: seed.id(),
+                    signature: seed.sign(&said),
+                };
+                (Shown::Invite(channel), Credential::Invite(proof))
+            }
+            (None, None) => (Shown::Member, Credential::Member),
+        };
+        let session = Self {
+            relay,
+            transport,
+            shown,
+            uplink: Uplink::Down,
+            key_packages: 0,
+            last_resort: false,
+            uploading: None,
+        };
+        let hello = Hello {
+            version: PROTOCOL,
+            agent: step.identity.id(),
+            proof: session.prove(step, &credential),
+            credential,
+        };
+        step.out.frames.push((relay, ToRelay::Hello(hello)));
+        session
+    }
+
+    fn prove(&self, step: &Step<'_, '_>, credential: &Credential) -> skytale_wire::id::Signed {
+        step.identity
+            .sign(&statement::identity(&self.relay, &self.transport, &credential.hash()))
+    }
+
+    /// Shows a new token, or the mere identity once a guest has become a member.
+    pub(crate) fn renew(&mut self, step: &mut Step<'_, '_>, token: Option<String>) {
+        let (shown, credential) = match token {
+            Some(token) => (Shown::Token, Credential::Token(token)),
+            None => (Shown::Member, Credential::Member),
+        };
+        self.shown = shown;
+        let renew = frame::Renew {
+            id: fresh_id(step),
+            proof: self.prove(step, &credential),
+            credential,
+        };
+        let frame = ToRelay::Renew(renew);
+        self.uplink.send(step, frame);
+    }
+
+    pub(crate) fn uplink(&mut self) -> &mut Uplink {
+        &mut self.uplink
+    }
+
+    /// Gives a frame to whom it concerns.
+    pub(crate) fn receive(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        channels: &mut BTreeMap<ChannelId, Channel>,
+        frame: ToAgent,
+    ) -> Result<(), Error> {
+        match frame {
+            ToAgent::Ready(ready) => self.ready(step, channels, &ready),
+            ToAgent::Created(created) => with(channels, &created.channel, |channel| channel.created(step)),
+            ToAgent::Published(published) => with(channels, &published.channel, |channel| {
+                channel.published(step, &published.id, published.seq)
+            }),
+            ToAgent::Ack(ack) => with(channels, &ack.channel, |channel| {
+                channel.acknowledged(step, &ack.id, ack.seq)
+            }),
+            ToAgent::Nack(nack) => self.refused(step, channels, &nack),
+            ToAgent::Subscribed(subscribed) => with(channels, &subscribed.channel, |channel| {
+                channel.subscribed(step, &subscribed)
+            }),
+            ToAgent::Deliver(deliver) => with(channels, &deliver.channel, |channel| {
+                channel.receive(step, deliver.seq, deliver.record)
+            }),
+            ToAgent::Pruned(pruned) => with(channels, &pruned.channel, |channel| {
+                channel.pruned(step, pruned.up_to);
+                Ok(())
+            }),
+            ToAgent::KeyPackagesKept(kept) => {
+                if self.uploading == Some(kept.id) {
+                    self.uploading = None;
+                    self.key_packages = kept.key_packages;
+                    self.last_resort = true;
+                }
+                Ok(())
+            }
+            ToAgent::KeyPackage(package) => match self.uplink.answered(&package.id) {
+                Some(Asked::KeyPackage(channel, agent)) => with(channels, &channel, |channel| {
+                    channel.key_package(step, agent, &package.package)
+                }),
+                Some(Asked::GroupInfo(_)) | None => Ok(()),
+            },
+            ToAgent::Welcome(welcome) => Channel::welcome(step, channels, self.relay, welcome, &self.uplink),
+            ToAgent::GroupInfo(info) => {
+                self.uplink.answered(&info.id);
+                with(channels, &info.channel, |channel| {
+                    channel.group_info(step, &info, &mut self.uplink)
+                })
+            }
+            ToAgent::GroupInfoWanted(wanted) => with(channels, &wanted.channel, |channel| {
+                channel.seal_group_info(step, &self.uplink)
+            }),
+            ToAgent::Renewed(_) | ToAgent::Pong(_) => Ok(()),
+            ToAgent::Closing(closing) => self.closing(step, channels, closing.refusal),
+        }
+    }
+
+    fn ready(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        channels: &mut BTreeMap<ChannelId, Channel>,
+        ready: &frame::Ready,
+    ) -> Result<(), Error> {
+        self.key_packages = ready.key_packages;
+        self.last_resort = ready.last_resort;
+        self.uplink = Uplink::Ready {
+            relay: self.relay,
+            asked: BTreeMap::new(),
+        };
+        step.out.events.push(Event::Connected { relay: self.relay });
+        let clock_ahead = store::signed(ready.now.0) - store::signed(step.now.0);
+        store::note_relay(step.tx, &self.relay, &[], ready.key_packages, clock_ahead)?;
+        if ready.welcomes > 0 {
+            self.uplink.send(step, ToRelay::TakeWelcome(frame::TakeWelcome {}));
+        }
+        for channel in channels.values_mut().filter(|channel| channel.relay() == self.relay) {
+            channel.link_up(step, &mut self.uplink)?;
+        }
+        Ok(())
+    }
+
+    fn refused(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        channels: &mut BTreeMap<ChannelId, Channel>,
+        nack: &Nack,
+    ) -> Result<(), Error> {
+        if self.uploading == Some(nack.id) {
+            // Tried again on the next connection.
+            return Ok(());
+        }
+        let about = self.uplink.answered(&nack.id);
+        let channel = match about {
+            Some(Asked::KeyPackage(channel, _) | Asked::GroupInfo(channel)) => Some(channel),
+            None => nack.channel,
+        };
+        let Some(channel) = channel else { return Ok(()) };
+        with(channels, &channel, |channel| {
+            channel.refused(step, nack, about, &mut self.uplink)
+        })
+    }
+
+    /// The relay ends the connection. What that means for a join that waits is told here; the
+    /// rest is the SDK's, which connects again or not.
+    fn closing(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        channels: &mut BTreeMap<ChannelId, Channel>,
+        refusal: Refusal,
+    ) -> Result<(), Error> {
+        if let (Shown::Invite(channel), Uplink::Down) = (self.shown, &self.uplink) {
+            with(channels, &channel, |channel| channel.guest_refused(step, refusal))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the relay's stock of our KeyPackages full, and widens a guest's permit once its
+    /// join is done.
+    pub(crate) fn work(&mut self, step: &mut Step<'_, '_>, channels: &BTreeMap<ChannelId, Channel>) -> Result<(), Error> {
+        if !self.uplink.is_ready() {
+            return Ok(());
+        }
+        if let Shown::Invite(channel) = self.shown {
+            if channels.get(&channel).is_none_or(|channel| channel.unused_invite().is_none()) {
+                self.renew(step, None);
+            } else {
+                return Ok(());
+            }
+        }
+        let low = step.config.key_packages / 3;
+        if self.uploading.is_some() || (self.key_packages > low && self.last_resort) || step.config.key_packages == 0 {
+            return Ok(());
+        }
+        let missing = step.config.key_packages.saturating_sub(self.key_packages);
+        let packages = (0..missing)
+            .map(|_| KeyPackage::make(step.provider, step.identity, false).map(Blob::from))
+            .collect::<Result<Vec<_>, _>>()?;
+        let last_resort = if self.last_resort {
+            None
+        } else {
+            Some(KeyPackage::make(step.provider, step.identity, true)?.into())
+        };
+        let id = fresh_id(step);
+        self.uploading = Some(id);
+        let upload = frame::PutKeyPackages {
+            id,
+            packages,
+            last_resort,
+        };
+        self.uplink.send(step, ToRelay::PutKeyPackages(upload));
+        Ok(())
+    }
+}
+
+/// Does something with a channel that we have; what concerns another one is ignored.
+fn with(
+    channels: &mut BTreeMap<ChannelId, Channel>,
+    id: &ChannelId,
+    then: impl FnOnce(&mut Channel) -> Result<(), Error>,
+) -> Result<(), Error> {
+    channels.get_mut(id).map_or(Ok(()), then)
+}
+
+/// An id that nobody has used.
+pub(crate) fn fresh_id(step: &mut Step<'_, '_>) -> MessageId {
+    let mut id = [0; 16];
+    step.rng.fill_bytes(&mut id);
+    MessageId(id)
+}
+

@@ -1,0 +1,158 @@
+//! What an operator can set, with the default of each.
+//!
+//! Whoever runs the server lays flags, environment and file over each other (`confique` reads the
+//! environment names below) and hands over the result; nothing here reads anything later.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use skytale_wire::http::RelayAt;
+
+use crate::error::Error;
+
+/// The API server's settings: the section `[api]`.
+#[derive(Debug, Clone, confique::Config)]
+#[config(layer_attr(derive(Debug, Clone)))]
+#[config(layer_attr(serde(deny_unknown_fields)))]
+pub struct Config {
+    /// Where the server listens. Port 0 takes any free one.
+    #[config(env = "SKYTALE_API_ADDR", default = "127.0.0.1:7700")]
+    pub addr: SocketAddr,
+
+    /// The `SQLite` database, made on first use.
+    #[config(env = "SKYTALE_API_DATABASE", default = "server/api.db")]
+    pub database: PathBuf,
+
+    /// The directory of the key that signs tokens, made on first use.
+    #[config(env = "SKYTALE_API_KEY_DIR", default = "server/keys")]
+    pub key_dir: PathBuf,
+
+    /// The relays that take this server's tokens. It signs tokens for no other.
+    #[config(default = [])]
+    pub relays: Vec<RelayAt>,
+
+    /// A reverse proxy in front of the server speaks TLS. Without it, only loopback addresses are
+    /// listened on: passwords and keys must not cross a network in clear.
+    #[config(env = "SKYTALE_API_BEHIND_PROXY", default = false)]
+    pub behind_proxy: bool,
+
+    /// How long a token lives, at most 3600 seconds.
+    #[config(default = 3600)]
+    pub token_lifetime_s: u64,
+
+    /// How many keys an account may have that are not revoked.
+    #[config(default = 100)]
+    pub live_keys_max: u32,
+
+    /// The largest body taken.
+    #[config(default = 65_536)]
+    pub body_bytes_max: usize,
+
+    /// The largest request head taken, at least 8192.
+    #[config(default = 16_384)]
+    pub head_bytes_max: usize,
+
+    /// How long a request head may take to arrive, and a connection may be idle.
+    #[config(default = 10_000)]
+    pub head_ms_max: u64,
+
+    /// How long a request may take, its body's arrival included.
+    #[config(default = 10_000)]
+    pub request_ms_max: u64,
+
+    /// Connections held at once; more wait in the system's queue.
+    #[config(default = 4_096)]
+    pub connections_max: usize,
+
+    /// Requests worked on at once; more are told to come back.
+    #[config(default = 1_024)]
+    pub requests_max: usize,
+
+    /// Passwords and unfamiliar keys that may wait to be hashed; more are told to come back.
+    #[config(default = 32)]
+    pub hashes_waiting_max: usize,
+
+    /// How long a stopping server lets requests finish.
+    #[config(default = 8_000)]
+    pub drain_ms_max: u64,
+
+    /// Argon2id's memory. Less than 19456 is for tests only: stolen hashes are guessed faster.
+    #[config(default = 19_456)]
+    pub danger_argon2_memory_kib: u32,
+
+    /// Argon2id's passes over that memory. Less than 2 is for tests only.
+    #[config(default = 2)]
+    pub danger_argon2_passes: u32,
+}
+
+impl Config {
+    /// The defaults, with database and keys below `dir`.
+    pub fn new(dir: &Path) -> Self {
+        let defaults = <<Self as confique::Config>::Layer as confique::Layer>::default_values();
+        let defaults =
+            <Self as confique::Config>::from_layer(defaults).expect("every setting has a default");
+        Self {
+            database: dir.join("api.db"),
+            key_dir: dir.join("keys"),
+            ..defaults
+        }
+    }
+
+    /// Finds settings that cannot work together, before anything is opened.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = if !self.addr.ip().is_loopback() && !self.behind_proxy {
+            "the API server speaks plain HTTP: listen on a loopback address, or set behind_proxy \
+             when a proxy in front of it speaks TLS"
+        } else if self.token_lifetime_s == 0 || self.token_lifetime_s > 3600 {
+            "token_lifetime_s must be between 1 and 3600"
+        } else if self.head_bytes_max < 8192 {
+            "head_bytes_max must be at least 8192"
+        } else if [
+            self.connections_max,
+            self.requests_max,
+            self.hashes_waiting_max,
+            self.body_bytes_max,
+        ]
+        .contains(&0)
+        {
+            "limits of zero would refuse everything"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Misuse(wrong))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Layer = <Config as confique::Config>::Layer;
+
+    #[test]
+    fn the_defaults_are_sound() {
+        let config = Config::new(Path::new("x"));
+
+        assert!(config.check().is_ok());
+        assert_eq!(config.database, Path::new("x/api.db"));
+        assert!(config.danger_argon2_memory_kib >= 19_456 && config.danger_argon2_passes >= 2);
+    }
+
+    #[test]
+    fn a_public_address_needs_a_proxy() {
+        let mut config = Config::new(Path::new("x"));
+        config.addr = "0.0.0.0:7700".parse().unwrap();
+
+        assert!(matches!(config.check(), Err(Error::Misuse(_))));
+        config.behind_proxy = true;
+        assert!(config.check().is_ok());
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused() {
+        assert!(serde_json::from_str::<Layer>(r#"{"addr":"127.0.0.1:1"}"#).is_ok());
+        assert!(serde_json::from_str::<Layer>(r#"{"adr":"127.0.0.1:1"}"#).is_err());
+    }
+}

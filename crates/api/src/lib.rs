@@ -1,0 +1,28 @@
+//! Skytale's API server: accounts, API keys, tokens, usage.
+//!
+//! It decides who may use a relay and who pays for it, and nothing else: it never sees a message,
+//! a channel or an identity key, and cannot stand in for an agent. A library; the command line
+//! runs it, in the same process as a relay or apart.
+//!
+//! [`Server::bind`] opens everything and says which address it got, [`Server::serve`] runs until
+//! it is told to stop. Begin reading at `router.rs`: every route is on that page.
+
+mod accounts;
+mod api_keys;
+mod body;
+mod caller;
+pub mod clock;
+pub mod config;
+mod error;
+mod problem;
+mod router;
+mod run;
+mod secret;
+mod signing;
+mod store;
+mod tokens;
+mod usage;
+
+pub use config::Config;
+pub use error::Error;
+pub use run::{LocalAccount, Server};

@@ -1,0 +1,249 @@
+//! How the server says no: one type for every refusal, and the door that every request passes,
+//! where refusals of all origins (ours, axum's, a panic, a time-out) become the same JSON.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::{MatchedPath, Request, State},
+    http::{
+        HeaderValue, StatusCode,
+        header::{
+            CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+        },
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use skytale_wire::http::{Code, Problem};
+
+use crate::{router::App, secret::Busy, store::Failure};
+
+/// A refusal. Its text is fixed, so nothing that a caller sent comes back in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    code: Code,
+    detail: &'static str,
+    retry_after_s: Option<u64>,
+}
+
+impl Refusal {
+    pub(crate) const UNAUTHENTICATED: Self = Self::new(
+        StatusCode::UNAUTHORIZED,
+        Code::Unauthenticated,
+        "send a valid API key or token as Authorization: Bearer",
+    );
+    pub(crate) const WRONG_PASSWORD: Self = Self::new(
+        StatusCode::UNAUTHORIZED,
+        Code::WrongPassword,
+        "this e-mail and password do not belong together",
+    );
+    pub(crate) const KEY_NEEDED: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        Code::Denied,
+        "this needs the API key itself: a token buys no token",
+    );
+    pub(crate) const SCOPE_NEEDED: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        Code::Denied,
+        "this token does not permit it: use an API key or a session",
+    );
+    pub(crate) const NOT_FOUND: Self = Self::new(
+        StatusCode::NOT_FOUND,
+        Code::NotFound,
+        "there is nothing here",
+    );
+    pub(crate) const TOO_MANY_KEYS: Self = Self::new(
+        StatusCode::CONFLICT,
+        Code::TooManyKeys,
+        "the account has as many keys as it may: revoke one first",
+    );
+    pub(crate) const BAD_JSON: Self = Self::new(
+        StatusCode::BAD_REQUEST,
+        Code::BadJson,
+        "the body is not JSON",
+    );
+    pub(crate) const WRONG_MEDIA_TYPE: Self = Self::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::WrongMediaType,
+        "send the body as application/json",
+    );
+    pub(crate) const UNKNOWN_AUDIENCE: Self = Self::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        Code::UnknownAudience,
+        "this server issues no tokens for that relay; `relays` in a token answer lists those it does",
+    );
+    const BUSY: Self = Self::later(Code::Busy, "the server has its hands full");
+    const UNAVAILABLE: Self = Self::later(Code::Unavailable, "the database does not answer");
+    const INTERNAL: Self = Self::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Internal,
+        "this is a bug of the server; its log has the request id",
+    );
+    const TIMEOUT: Self = Self::new(
+        StatusCode::REQUEST_TIMEOUT,
+        Code::Timeout,
+        "the request did not arrive and finish in time",
+    );
+
+    /// A body that is JSON and yet not what the route takes.
+    pub(crate) const fn bad_body(detail: &'static str) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::BadBody, detail)
+    }
+
+    const fn new(status: StatusCode, code: Code, detail: &'static str) -> Self {
+        Self {
+            status,
+            code,
+            detail,
+            retry_after_s: None,
+        }
+    }
+
+    const fn later(code: Code, detail: &'static str) -> Self {
+        Self {
+            retry_after_s: Some(1),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+        }
+    }
+
+    /// What axum or hyper refused by status alone.
+    fn from_status(status: StatusCode) -> Self {
+        let (code, detail) = match status {
+            StatusCode::NOT_FOUND => return Self::NOT_FOUND,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => return Self::WRONG_MEDIA_TYPE,
+            StatusCode::METHOD_NOT_ALLOWED => (
+                Code::MethodNotAllowed,
+                "the path is there, the method is not: see the Allow header",
+            ),
+            StatusCode::PAYLOAD_TOO_LARGE => (Code::TooLarge, "the body is over the limit"),
+            StatusCode::REQUEST_TIMEOUT => return Self::TIMEOUT,
+            status if status.is_client_error() => (
+                Code::BadRequest,
+                "the path or query is not one this server understands",
+            ),
+            _ => return Self::INTERNAL,
+        };
+        Self::new(status, code, detail)
+    }
+}
+
+impl From<Busy> for Refusal {
+    fn from(_: Busy) -> Self {
+        Self::BUSY
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unavailable => Self::UNAVAILABLE,
+            Failure::Damaged => Self::INTERNAL,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    /// The refusal travels beside an empty body; [`door`] writes the words.
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// What every request passes: a place among those being worked on, a time limit, a name for the
+/// log, and on the way out one form for all refusals.
+pub(crate) async fn door(State(app): State<App>, request: Request, next: Next) -> Response {
+    let began = app.clock.now();
+    let id = app.request_id();
+    let method = request.method().clone();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("none", MatchedPath::as_str)
+        .to_owned();
+    let mut response = match app.places.try_acquire() {
+        Err(_) => Refusal::BUSY.into_response(),
+        Ok(_place) => {
+            let limit = Duration::from_millis(app.config.request_ms_max);
+            tokio::time::timeout(limit, next.run(request))
+                .await
+                .unwrap_or_else(|_| Refusal::TIMEOUT.into_response())
+        }
+    };
+    if (response.status().is_client_error() || response.status().is_server_error())
+        && !speaks_for_itself(&response)
+    {
+        response = in_words(response, &id);
+    }
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert("x-request-id", id);
+    }
+    let status = response.status().as_u16();
+    let ms = app.clock.now().since(began);
+    if status == 500 {
+        tracing::error!(request = %id, %method, route, status, ms, "answered");
+    } else {
+        tracing::debug!(request = %id, %method, route, status, ms, "answered");
+    }
+    response
+}
+
+/// What a panicking handler answers. The panic's own text goes to the panic hook, not to callers.
+pub(crate) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    Refusal::INTERNAL.into_response()
+}
+
+/// `/readyz` says which part is not ready in a body of its own.
+fn speaks_for_itself(response: &Response) -> bool {
+    response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind == "application/json")
+}
+
+/// Keeps the status and headers such as `Allow`, and replaces the body.
+fn in_words(response: Response, request_id: &str) -> Response {
+    let (mut parts, _) = response.into_parts();
+    let refusal = parts
+        .extensions
+        .remove::<Refusal>()
+        .unwrap_or_else(|| Refusal::from_status(parts.status));
+    let problem = Problem {
+        kind: "about:blank".to_owned(),
+        title: refusal
+            .status
+            .canonical_reason()
+            .unwrap_or("Refused")
+            .to_owned(),
+        status: refusal.status.as_u16(),
+        code: refusal.code,
+        detail: refusal.detail.to_owned(),
+        request_id: request_id.to_owned(),
+        retry_after_s: refusal.retry_after_s,
+    };
+    let (body_parts, body) = Json(problem).into_response().into_parts();
+    parts.status = refusal.status;
+    parts.headers.extend(body_parts.headers);
+    parts.headers.remove(axum::http::header::CONTENT_LENGTH);
+    parts.headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    if refusal.status == StatusCode::UNAUTHORIZED {
+        parts
+            .headers
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if let Some(seconds) = refusal.retry_after_s {
+        parts.headers.insert(RETRY_AFTER, seconds.into());
+    }
+    Response::from_parts(parts, body)
+}

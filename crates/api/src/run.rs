@@ -1,0 +1,255 @@
+//! Opens the server, runs it, and lets it end well.
+//!
+//! `axum::serve` is not used: with it hyper's limit for slow request heads never fires. HTTP/1.1
+//! only: the callers are small JSON clients, and HTTP/2's attack surface buys them nothing.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use skytale_wire::{
+    http::{RelayAt, Secret},
+    token::{AccountId, Audience, PublicKeys, Verifier},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    error::Error,
+    router::{App, Shared, routes},
+    secret::{ApiKey, Hashed, Hasher, Kind},
+    signing,
+    store::{Created, Email, KeyCreated, NewAccount, NewKey, sqlite::Sqlite},
+};
+
+/// An API server that has opened its files and its port. Requests wait in the system's queue until
+/// [`Server::serve`] is called.
+#[derive(Debug)]
+pub struct Server {
+    shared: Shared,
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+/// The account that `skytale up` works with, and a key for it.
+#[derive(Debug)]
+pub struct LocalAccount {
+    /// The account.
+    pub account: AccountId,
+    /// Shown nowhere else: save it.
+    pub api_key: Secret,
+}
+
+impl Server {
+    /// Opens store, signing key and port with the system's clock.
+    pub async fn bind(config: Config) -> Result<Self, Error> {
+        Self::bind_with(config, Clock::system()).await
+    }
+
+    /// The same with another clock.
+    pub async fn bind_with(config: Config, clock: Clock) -> Result<Self, Error> {
+        config.check()?;
+        let listener = TcpListener::bind(config.addr)
+            .await
+            .map_err(|e| Error::Unreachable("the API server's address cannot be listened on", e))?;
+        let addr = listener
+            .local_addr()
+            .map_err(|e| Error::Unreachable("the API server's port is unknown", e))?;
+        let opened = tokio::task::spawn_blocking(move || open(config, clock))
+            .await
+            .map_err(|e| Error::Unreachable("opening was interrupted", io::Error::other(e)))?;
+        Ok(Self {
+            shared: opened?,
+            listener,
+            addr,
+        })
+    }
+
+    /// Where it listens: the real port, when 0 was asked for.
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What verifies this server's tokens, for a relay in the same process.
+    pub fn public_keys(&self) -> PublicKeys {
+        self.shared.signer.public_keys()
+    }
+
+    /// Names the relays that take this server's tokens, for a program that knows their addresses
+    /// only after this server was opened.
+    pub fn set_relays(&mut self, relays: Vec<RelayAt>) {
+        self.shared.config.relays = relays;
+    }
+
+    /// Makes the local account and its first key, together or not at all. `None` when the account
+    /// is there already.
+    pub async fn bootstrap_local(&self) -> Result<Option<LocalAccount>, Error> {
+        let app = &self.shared;
+        let account = AccountId(app.uuid());
+        let (key, row) = self.local_key(account).await?;
+        let row_account = NewAccount {
+            id: account,
+            email: Email::local(),
+            password: Hashed::of_nothing(),
+            now: app.clock.now(),
+        };
+        let created = app.store.create_account_with_key(row_account, row).await?;
+        Ok(match created {
+            Created::Yes => Some(LocalAccount {
+                account,
+                api_key: key.show(),
+            }),
+            Created::Taken => None,
+        })
+    }
+
+    /// One more key for the local account, for when the first one was lost before it was saved.
+    pub async fn new_local_key(&self) -> Result<LocalAccount, Error> {
+        let app = &self.shared;
+        let (account, _) = app.store.login(Email::local()).await?.ok_or(Error::Misuse(
+            "there is no local account yet: run `skytale up` once",
+        ))?;
+        let (key, row) = self.local_key(account).await?;
+        match app.store.create_key(row, app.config.live_keys_max).await? {
+            KeyCreated::Yes => Ok(LocalAccount {
+                account,
+                api_key: key.show(),
+            }),
+            KeyCreated::TooMany => Err(Error::Misuse(
+                "the local account has as many keys as it may: revoke one first",
+            )),
+            KeyCreated::NoAccount => Err(Error::Damaged("the local account vanished")),
+        }
+    }
+
+    /// Serves until `shutdown`, then stops accepting, lets requests finish, and returns. What does
+    /// not finish in time is cut off.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let app = App::new(self.shared);
+        let router = routes(app.clone());
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(_) = connections.join_next() => {}
+                accepted = self.listener.accept(),
+                    if connections.len() < app.config.connections_max =>
+                {
+                    match accepted {
+                        Ok((stream, _)) => {
+                            let served = connection(stream, &router, &app, shutdown.clone());
+                            connections.spawn(served);
+                        }
+                        // Mostly "too many open files": accepting again at once would only spin.
+                        Err(error) => {
+                            tracing::warn!(kind = ?error.kind(), "accepting failed");
+                            tokio::time::sleep(ACCEPT_PAUSE).await;
+                        }
+                    }
+                }
+            }
+        }
+        app.draining.store(true, Ordering::Relaxed);
+        drop(self.listener);
+        let limit = Duration::from_millis(app.config.drain_ms_max);
+        let drained = tokio::time::timeout(limit, async {
+            while connections.join_next().await.is_some() {}
+        });
+        if drained.await.is_err() {
+            tracing::warn!(left = connections.len(), "cut off what did not finish");
+            connections.shutdown().await;
+        }
+    }
+
+    /// The application without its socket.
+    #[cfg(test)]
+    pub(crate) fn into_app(self) -> App {
+        App::new(self.shared)
+    }
+
+    async fn local_key(&self, account: AccountId) -> Result<(ApiKey, NewKey), Error> {
+        let key = ApiKey::generate(Kind::Test);
+        let hash = self.shared.hasher.hash_key(&key).await.map_err(|_| {
+            Error::Unreachable("the server is busy", io::ErrorKind::WouldBlock.into())
+        })?;
+        let row = NewKey {
+            id: key.id().clone(),
+            account,
+            name: "local".to_owned(),
+            hash,
+            now: self.shared.clock.now(),
+        };
+        Ok((key, row))
+    }
+}
+
+/// Everything that touches the disk or costs time.
+fn open(config: Config, clock: Clock) -> Result<Shared, Error> {
+    let store = Box::new(Sqlite::open(&config.database)?);
+    let signer = signing::open_or_create(&config.key_dir)?;
+    let verifier = Verifier::new(Audience::Api, &signer.public_keys())
+        .map_err(|_| Error::Misuse("another JWT crypto provider is installed in this process"))?;
+    Ok(Shared {
+        hasher: Hasher::new(&config)?,
+        places: Semaphore::new(config.requests_max),
+        draining: AtomicBool::new(false),
+        config,
+        clock,
+        store,
+        signer,
+        verifier,
+    })
+}
+
+/// One connection until its end. When the server stops, the request in it is finished first.
+fn connection(
+    stream: TcpStream,
+    router: &Router,
+    app: &App,
+    shutdown: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(app.config.head_ms_max))
+        .max_buf_size(app.config.head_bytes_max)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(
+            TokioIo::new(stream),
+            TowerToHyperService::new(router.clone()),
+        );
+    async move {
+        let mut serving = std::pin::pin!(serving);
+        let ended = tokio::select! {
+            ended = serving.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::trace!(timeout = error.is_timeout(), "connection ended early");
+        }
+    }
+}
+
+const HEADERS_MAX: usize = 64;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! What the API server remembers, as the verbs it uses: one trait, so that an embedded database
+//! and a served one can be exchanged, and one conformance suite that says what each verb means.
+//!
+//! Each verb is one transaction, durable when it answers.
+
+use std::{fmt, pin::Pin};
+
+use skytale_wire::{http::MonthUsage, id::Time, token::AccountId};
+
+use crate::secret::{Hashed, KeyId};
+
+#[cfg(test)]
+mod conformance;
+pub(crate) mod sqlite;
+
+/// What a verb returns: an answer to wait for.
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
+
+/// Durable memory of accounts, keys and usage.
+pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Opens an account under an address, unless the address is taken. Either way one row is
+    /// written, so that the time taken tells nothing.
+    fn create_account(&self, account: NewAccount) -> Answer<'_, Created>;
+
+    /// Opens an account together with its first key, or neither.
+    fn create_account_with_key(&self, account: NewAccount, key: NewKey) -> Answer<'_, Created>;
+
+    /// The account under an address, and what its password hashes to.
+    fn login(&self, email: Email) -> Answer<'_, Option<(AccountId, Hashed)>>;
+
+    /// The account with this id.
+    fn account(&self, id: AccountId) -> Answer<'_, Option<AccountRow>>;
+
+    /// Adds a key to an account, unless that has `live_max` keys that are not revoked.
+    fn create_key(&self, key: NewKey, live_max: u32) -> Answer<'_, KeyCreated>;
+
+    /// What a presented key is checked against.
+    fn key(&self, id: KeyId) -> Answer<'_, Option<KeyCheck>>;
+
+    /// An account's keys in the order they were made, those behind `after`, at most `limit`.
+    /// An `after` that is not one of the account's keys finds nothing.
+    fn keys(&self, account: AccountId, after: Option<KeyId>, limit: u32)
+    -> Answer<'_, Vec<KeyRow>>;
+
+    /// Revokes an account's key; the first time counts. False when the account has no such key.
+    fn revoke_key(&self, account: AccountId, id: KeyId, now: Time) -> Answer<'_, bool>;
+
+    /// Counts one token bought with a key. False, and nothing counted, when the key is revoked or
+    /// gone: this is the moment that decides whether a token may still be issued.
+    fn count_exchange(&self, id: KeyId, month: String, now: Time) -> Answer<'_, bool>;
+
+    /// What an account used, the newest month first.
+    fn usage(&self, account: AccountId) -> Answer<'_, Vec<MonthUsage>>;
+
+    /// Answers when the store can be written to.
+    fn ready(&self) -> Answer<'_, ()>;
+}
+
+/// An account to be opened.
+#[derive(Debug)]
+pub(crate) struct NewAccount {
+    pub(crate) id: AccountId,
+    pub(crate) email: Email,
+    pub(crate) password: Hashed,
+    pub(crate) now: Time,
+}
+
+/// A key to be added.
+#[derive(Debug)]
+pub(crate) struct NewKey {
+    pub(crate) id: KeyId,
+    pub(crate) account: AccountId,
+    pub(crate) name: String,
+    pub(crate) hash: Hashed,
+    pub(crate) now: Time,
+}
+
+/// Whether an address was free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Created {
+    Yes,
+    Taken,
+}
+
+/// Whether a key was added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyCreated {
+    Yes,
+    TooMany,
+    NoAccount,
+}
+
+/// An account as it is stored.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AccountRow {
+    pub(crate) email: String,
+    pub(crate) created: Time,
+}
+
+/// What decides about a presented key.
+#[derive(Debug)]
+pub(crate) struct KeyCheck {
+    pub(crate) account: AccountId,
+    pub(crate) hash: Hashed,
+    pub(crate) revoked: bool,
+}
+
+/// A key as it is listed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct KeyRow {
+    pub(crate) id: KeyId,
+    pub(crate) name: String,
+    pub(crate) created: Time,
+    pub(crate) last_used: Option<Time>,
+    pub(crate) revoked: Option<Time>,
+}
+
+/// An e-mail address in the one spelling that is compared and stored.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Email(String);
+
+impl Email {
+    /// Takes `local@domain` of printable ASCII, in lower case. Letters that only look like others
+    /// are not told apart by people, so there are none.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (local, domain) = text.split_once('@')?;
+        let fits = text.len() <= EMAIL_BYTES_MAX
+            && text.bytes().all(|byte| byte.is_ascii_graphic())
+            && !local.is_empty()
+            && !domain.is_empty()
+            && !domain.contains('@');
+        fits.then(|| Self(text.to_ascii_lowercase()))
+    }
+
+    /// The address of the account that `skytale up` makes. It has no `@`, so nobody can sign up
+    /// or sign in with it.
+    pub(crate) fn local() -> Self {
+        Self("local".to_owned())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Email(…)")
+    }
+}
+
+/// Why a verb has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Busy, full, or not reachable: nothing was changed, and later it may work.
+    Unavailable,
+    /// What is stored makes no sense.
+    Damaged,
+}
+
+/// RFC 5321 allows no longer path.
+const EMAIL_BYTES_MAX: usize = 254;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_compared_without_case() {
+        assert_eq!(
+            Email::parse("Alice@Example.ORG"),
+            Email::parse("alice@example.org")
+        );
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in [
+            "",
+            "@",
+            "alice",
+            "alice@",
+            "@example.org",
+            "a@b@c",
+            "local",
+            "a b@c",
+            "a\0@b",
+            "аlice@example.org",
+            "a@b\n",
+        ] {
+            assert_eq!(Email::parse(text), None, "{text:?}");
+        }
+        assert_eq!(Email::parse(&format!("{}@b", "a".repeat(253))), None);
+    }
+}

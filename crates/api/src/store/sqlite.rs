@@ -1,0 +1,536 @@
+//! The store in one `SQLite` file: the default, with nothing to install.
+//!
+//! One thread owns the one connection, so writes are in order and never wait for each other's
+//! locks. WAL with `synchronous=FULL`: what was answered survives a power cut. The file is 0600
+//! and holds hashes only; it is not encrypted.
+
+use std::{
+    fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, thread::JoinHandle,
+    time::Duration,
+};
+
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
+use skytale_wire::{http::MonthUsage, id::Time, token::AccountId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    AccountRow, Answer, Created, Email, Failure, KeyCheck, KeyCreated, KeyRow, NewAccount, NewKey,
+    Store,
+};
+use crate::{
+    error::Error,
+    secret::{Hashed, KeyId},
+    signing::private_dir,
+};
+
+/// A handle to the thread that owns the database.
+#[derive(Debug)]
+pub(crate) struct Sqlite {
+    /// Gone only while dropping: the thread ends when nobody can ask it any more.
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+impl Sqlite {
+    /// Opens or makes the database and brings its schema up to date.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        if let Some(dir) = path.parent() {
+            private_dir(dir)
+                .map_err(|e| Error::Unreachable("the database's directory cannot be made", e))?;
+        }
+        // SQLite would make the file with the umask's rights, and gives its WAL the file's own.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| Error::Unreachable("the database file cannot be opened", e))?;
+        let mut db = Connection::open(path).map_err(failure)?;
+        prepare(&mut db)?;
+        let (jobs, mut waiting) = mpsc::channel::<Job>(JOBS_WAITING_MAX);
+        let thread = std::thread::Builder::new()
+            .name("api-store".to_owned())
+            .spawn(move || {
+                while let Some(job) = waiting.blocking_recv() {
+                    job(&mut db);
+                }
+            })
+            .map_err(|e| Error::Unreachable("the database's thread cannot be started", e))?;
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
+    }
+
+    /// Runs `work` in one immediate transaction on the database's thread and commits it. When too
+    /// much is waiting already the answer is `Unavailable` at once.
+    fn run<T, W>(&self, work: W) -> Answer<'_, T>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Transaction<'_>) -> Result<T, Failure> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |db| {
+            let done = in_transaction(db, work);
+            // Nobody waits any more when the request was given up: the work stands.
+            drop(reply.send(done));
+        });
+        let sent = self
+            .jobs
+            .as_ref()
+            .is_some_and(|jobs| jobs.try_send(job).is_ok());
+        Box::pin(async move {
+            if !sent {
+                return Err(Failure::Unavailable);
+            }
+            answer.await.unwrap_or(Err(Failure::Unavailable))
+        })
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's thread panicked");
+        }
+    }
+}
+
+impl Store for Sqlite {
+    fn create_account(&self, account: NewAccount) -> Answer<'_, Created> {
+        self.run(move |tx| insert_account(tx, &account))
+    }
+
+    fn create_account_with_key(&self, account: NewAccount, key: NewKey) -> Answer<'_, Created> {
+        self.run(move |tx| {
+            let created = insert_account(tx, &account)?;
+            if created == Created::Yes {
+                insert_key(tx, &key)?;
+            }
+            Ok(created)
+        })
+    }
+
+    fn login(&self, email: Email) -> Answer<'_, Option<(AccountId, Hashed)>> {
+        self.run(move |tx| {
+            tx.prepare_cached("SELECT id, password_hash FROM accounts WHERE email = ?1")
+                .and_then(|mut found| {
+                    found
+                        .query_row([email.as_str()], |row| {
+                            Ok((AccountId(row.get(0)?), Hashed::from_stored(row.get(1)?)))
+                        })
+                        .optional()
+                })
+                .map_err(failure)
+        })
+    }
+
+    fn account(&self, id: AccountId) -> Answer<'_, Option<AccountRow>> {
+        self.run(move |tx| {
+            tx.prepare_cached("SELECT email, created_ms FROM accounts WHERE id = ?1")
+                .and_then(|mut found| {
+                    found
+                        .query_row([id.0], |row| {
+                            Ok(AccountRow {
+                                email: row.get(0)?,
+                                created: time(row, 1)?,
+                            })
+                        })
+                        .optional()
+                })
+                .map_err(failure)
+        })
+    }
+
+    fn create_key(&self, key: NewKey, live_max: u32) -> Answer<'_, KeyCreated> {
+        self.run(move |tx| {
+            let live: Option<u32> = tx
+                .query_row(
+                    "SELECT (SELECT count(*) FROM api_keys
+                             WHERE account = accounts.id AND revoked_ms IS NULL)
+                     FROM accounts WHERE id = ?1",
+                    [key.account.0],
+                    |row| row.get(0),
+                )
+                .optional()
+                .map_err(failure)?;
+            match live {
+                None => Ok(KeyCreated::NoAccount),
+                Some(live) if live >= live_max => Ok(KeyCreated::TooMany),
+                Some(_) => insert_key(tx, &key).map(|()| KeyCreated::Yes),
+            }
+        })
+    }
+
+    fn key(&self, id: KeyId) -> Answer<'_, Option<KeyCheck>> {
+        self.run(move |tx| {
+            tx.prepare_cached(
+                "SELECT account, hash, revoked_ms IS NOT NULL FROM api_keys WHERE id = ?1",
+            )
+            .and_then(|mut found| {
+                found
+                    .query_row([id.as_str()], |row| {
+                        Ok(KeyCheck {
+                            account: AccountId(row.get(0)?),
+                            hash: Hashed::from_stored(row.get(1)?),
+                            revoked: row.get(2)?,
+                        })
+                    })
+                    .optional()
+            })
+            .map_err(failure)
+        })
+    }
+
+    fn keys(
+        &self,
+        account: AccountId,
+        after: Option<KeyId>,
+        limit: u32,
+    ) -> Answer<'_, Vec<KeyRow>> {
+        self.run(move |tx| {
+            let behind: Option<i64> = match after {
+                None => Some(0),
+                Some(id) => tx
+                    .query_row(
+                        "SELECT place FROM api_keys WHERE account = ?1 AND id = ?2",
+                        params![account.0, id.as_str()],
+                        |row| row.get(0),
+                    )
+                    .optional()
+                    .map_err(failure)?,
+            };
+            let Some(behind) = behind else {
+                return Ok(Vec::new());
+            };
+            tx.prepare_cached(
+                "SELECT id, name, created_ms, last_used_ms, revoked_ms FROM api_keys
+                 WHERE account = ?1 AND place > ?2 ORDER BY place LIMIT ?3",
+            )
+            .and_then(|mut found| {
+                found
+                    .query_map(params![account.0, behind, limit], key_row)?
+                    .collect()
+            })
+            .map_err(failure)
+        })
+    }
+
+    fn revoke_key(&self, account: AccountId, id: KeyId, now: Time) -> Answer<'_, bool> {
+        self.run(move |tx| {
+            tx.execute(
+                "UPDATE api_keys SET revoked_ms = coalesce(revoked_ms, ?3)
+                 WHERE account = ?1 AND id = ?2",
+                params![account.0, id.as_str(), ms(now)],
+            )
+            .map(|changed| changed == 1)
+            .map_err(failure)
+        })
+    }
+
+    fn count_exchange(&self, id: KeyId, month: String, now: Time) -> Answer<'_, bool> {
+        self.run(move |tx| {
+            let account: Option<[u8; 16]> = tx
+                .prepare_cached(
+                    "UPDATE api_keys SET last_used_ms = ?2
+                     WHERE id = ?1 AND revoked_ms IS NULL RETURNING account",
+                )
+                .and_then(|mut used| {
+                    used.query_row(params![id.as_str(), ms(now)], |row| row.get(0))
+                        .optional()
+                })
+                .map_err(failure)?;
+            let Some(account) = account else {
+                return Ok(false);
+            };
+            tx.prepare_cached(
+                "INSERT INTO usage (account, month, token_exchanges) VALUES (?1, ?2, 1)
+                 ON CONFLICT (account, month)
+                 DO UPDATE SET token_exchanges = token_exchanges + 1",
+            )
+            .and_then(|mut counted| counted.execute(params![account, month]))
+            .map(|_| true)
+            .map_err(failure)
+        })
+    }
+
+    fn usage(&self, account: AccountId) -> Answer<'_, Vec<MonthUsage>> {
+        self.run(move |tx| {
+            tx.prepare_cached(
+                "SELECT month, token_exchanges, messages, bytes FROM usage
+                 WHERE account = ?1 ORDER BY month DESC",
+            )
+            .and_then(|mut found| {
+                found
+                    .query_map([account.0], |row| {
+                        Ok(MonthUsage {
+                            month: row.get(0)?,
+                            token_exchanges: count(row, 1)?,
+                            messages: count(row, 2)?,
+                            bytes: count(row, 3)?,
+                        })
+                    })?
+                    .collect()
+            })
+            .map_err(failure)
+        })
+    }
+
+    fn ready(&self) -> Answer<'_, ()> {
+        // Every job begins an immediate transaction, which takes the write lock.
+        self.run(|_| Ok(()))
+    }
+}
+
+fn insert_account(tx: &Transaction<'_>, account: &NewAccount) -> Result<Created, Failure> {
+    let owner: [u8; 16] = tx
+        .query_row(
+            "INSERT INTO accounts (id, email, password_hash, created_ms) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (email) DO UPDATE SET refused_sign_ups = refused_sign_ups + 1
+             RETURNING id",
+            params![
+                account.id.0,
+                account.email.as_str(),
+                account.password.as_str(),
+                ms(account.now)
+            ],
+            |row| row.get(0),
+        )
+        .map_err(failure)?;
+    Ok(if owner == account.id.0 {
+        Created::Yes
+    } else {
+        Created::Taken
+    })
+}
+
+fn insert_key(tx: &Transaction<'_>, key: &NewKey) -> Result<(), Failure> {
+    tx.execute(
+        "INSERT INTO api_keys (id, account, name, hash, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            key.id.as_str(),
+            key.account.0,
+            key.name,
+            key.hash.as_str(),
+            ms(key.now)
+        ],
+    )
+    .map(|_| ())
+    .map_err(failure)
+}
+
+fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
+    let id: String = row.get(0)?;
+    let maybe = |column| match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        rusqlite::types::ValueRef::Integer(_)
+        | rusqlite::types::ValueRef::Real(_)
+        | rusqlite::types::ValueRef::Text(_)
+        | rusqlite::types::ValueRef::Blob(_) => time(row, column).map(Some),
+    };
+    Ok(KeyRow {
+        id: id.parse().map_err(|_| rusqlite::Error::InvalidQuery)?,
+        name: row.get(1)?,
+        created: time(row, 2)?,
+        last_used: maybe(3)?,
+        revoked: maybe(4)?,
+    })
+}
+
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Time> {
+    count(row, column).map(Time)
+}
+
+/// `SQLite`'s integers are signed; none of ours is negative.
+fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
+}
+
+/// A clock beyond `SQLite`'s integers is kept as the last moment there is.
+fn ms(time: Time) -> i64 {
+    i64::try_from(time.0).unwrap_or(i64::MAX)
+}
+
+fn in_transaction<T>(
+    db: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let tx = db
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failure)?;
+    let done = work(&tx)?;
+    tx.commit().map_err(failure)?;
+    Ok(done)
+}
+
+/// Sets what matters and reads it back, then applies the migrations that are missing.
+fn prepare(db: &mut Connection) -> Result<(), Error> {
+    db.busy_timeout(BUSY_TIMEOUT).map_err(failure)?;
+    let set = |db: &Connection, name: &str, value: &str, shown: &str| -> Result<(), Error> {
+        db.pragma_update(None, name, value).map_err(failure)?;
+        let now: String = db
+            .pragma_query_value(None, name, |row| {
+                row.get::<_, rusqlite::types::Value>(0)
+                    .map(|value| match value {
+                        rusqlite::types::Value::Integer(number) => number.to_string(),
+                        rusqlite::types::Value::Text(text) => text,
+                        rusqlite::types::Value::Null
+                        | rusqlite::types::Value::Real(_)
+                        | rusqlite::types::Value::Blob(_) => String::new(),
+                    })
+            })
+            .map_err(failure)?;
+        if now == shown {
+            Ok(())
+        } else {
+            Err(Error::Misuse(
+                "the database refuses a setting that durability needs",
+            ))
+        }
+    };
+    set(db, "journal_mode", "wal", "wal")?;
+    set(db, "synchronous", "full", "2")?;
+    set(db, "foreign_keys", "on", "1")?;
+    set(db, "secure_delete", "on", "1")?;
+    migrate(db)
+}
+
+fn migrate(db: &mut Connection) -> Result<(), Error> {
+    let tx = db
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failure)?;
+    let version: u32 = tx
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(failure)?;
+    let mut reached = 0;
+    for sql in MIGRATIONS {
+        reached += 1;
+        if reached > version {
+            tx.execute_batch(sql).map_err(failure)?;
+            tx.pragma_update(None, "user_version", reached)
+                .map_err(failure)?;
+        }
+    }
+    if version > reached {
+        return Err(Error::Misuse(
+            "the database was written by a newer skytale: upgrade this one",
+        ));
+    }
+    tx.commit().map_err(failure)?;
+    Ok(())
+}
+
+/// Sorts `SQLite`'s errors by what can be done. Logged here by code: the texts may hold values.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err takes"
+)]
+fn failure(error: rusqlite::Error) -> Failure {
+    use rusqlite::ErrorCode as Code;
+    let code = error.sqlite_error_code();
+    tracing::warn!(?code, "the store refused");
+    match code {
+        Some(
+            Code::DatabaseBusy
+            | Code::DatabaseLocked
+            | Code::DiskFull
+            | Code::SystemIoFailure
+            | Code::OutOfMemory
+            | Code::ReadOnly
+            | Code::CannotOpen
+            | Code::PermissionDenied
+            | Code::FileLockingProtocolFailed
+            | Code::OperationInterrupted,
+        ) => Failure::Unavailable,
+        Some(_) | None => Failure::Damaged,
+    }
+}
+
+/// Numbered from 1, applied in order, never edited: `user_version` counts them.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_accounts.sql")];
+/// Beyond it requests are told that the store is unavailable, at once.
+const JOBS_WAITING_MAX: usize = 1_024;
+/// Only another process (a backup, a shell) can hold the lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use sha2::{Digest as _, Sha256};
+    use skytale_wire::id::Digest as Hash;
+
+    use super::*;
+    use crate::store::conformance::conformance;
+
+    #[tokio::test]
+    async fn it_does_what_every_store_must() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&dir.path().join("api.db")).unwrap();
+
+        conformance(&store).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/api.db");
+        let account = NewAccount {
+            id: AccountId([1; 16]),
+            email: Email::parse("alice@example.org").unwrap(),
+            password: Hashed::from_stored("hash".to_owned()),
+            now: Time(1),
+        };
+        let store = Sqlite::open(&path).unwrap();
+        store.create_account(account).await.unwrap();
+        drop(store);
+
+        let store = Sqlite::open(&path).unwrap();
+
+        assert!(store.account(AccountId([1; 16])).await.unwrap().is_some());
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_reported_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("api.db");
+        let text = "certainly not a database ".repeat(200);
+        fs::write(&path, &text).unwrap();
+
+        assert!(matches!(Sqlite::open(&path), Err(Error::Damaged(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+
+    #[test]
+    fn a_newer_schema_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("api.db");
+        let db = Connection::open(&path).unwrap();
+        db.pragma_update(None, "user_version", 99).unwrap();
+        drop(db);
+
+        assert!(matches!(Sqlite::open(&path), Err(Error::Misuse(_))));
+    }
+
+    /// Databases in the field were made by these very bytes.
+    #[test]
+    fn migrations_are_never_edited() {
+        let hashes: Vec<String> = MIGRATIONS
+            .iter()
+            .map(|sql| Hash(Sha256::digest(sql.as_bytes()).into()).to_string())
+            .collect();
+
+        assert_eq!(
+            hashes,
+            ["4e16c6179d20022c6489b6aeb33da05e7c4e5b152e546317679125eabb845f02"]
+        );
+    }
+}

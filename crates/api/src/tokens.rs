@@ -1,0 +1,117 @@
+//! Tokens: bought with an API key, checked by anybody with the public keys.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{
+        HeaderValue,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use skytale_wire::{
+    http::{Secret, TokenAnswer, TokenRequest},
+    id::{RelayKey, Time},
+    token::{AccountId, Claims, Grant, Scope, Scopes, TokenId},
+};
+
+use crate::{
+    body::Body,
+    caller::Caller,
+    clock::{month, rfc3339},
+    problem::Refusal,
+    router::App,
+};
+
+pub(crate) async fn exchange(
+    State(app): State<App>,
+    caller: Caller,
+    Body(wish): Body<TokenRequest>,
+) -> Result<Json<TokenAnswer>, Refusal> {
+    let (account, key) = caller.key_holder()?;
+    let (grant, scope) = granted(&app, &wish)?;
+    let now = app.clock.now();
+    // Counting is also the last look at the key: after a revocation has been answered, no token
+    // leaves any more.
+    if !app.store.count_exchange(key, month(now), now).await? {
+        return Err(Refusal::UNAUTHENTICATED);
+    }
+    let lifetime_ms = app.config.token_lifetime_s * 1000;
+    let issued = issue(&app, account, grant, [scope].into(), lifetime_ms);
+    Ok(Json(TokenAnswer {
+        token: issued.token,
+        expires_at: rfc3339(issued.expires),
+        expires_in_s: app.config.token_lifetime_s,
+        relays: app.config.relays.clone(),
+    }))
+}
+
+pub(crate) async fn jwks(State(app): State<App>) -> Response {
+    let headers = [
+        (
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/jwk-set+json"),
+        ),
+        // Shorter than the minute after which a retired key must count for nothing.
+        (
+            CACHE_CONTROL,
+            HeaderValue::from_static("public, max-age=30"),
+        ),
+    ];
+    (headers, app.signer.public_keys().to_json()).into_response()
+}
+
+/// A token that was just signed.
+pub(crate) struct Issued {
+    pub(crate) token: Secret,
+    pub(crate) expires: Time,
+}
+
+/// Signs a token that begins now. Times are cut to whole seconds, as JWTs have them.
+pub(crate) fn issue(
+    app: &App,
+    account: AccountId,
+    grant: Grant,
+    scopes: Scopes,
+    lifetime_ms: u64,
+) -> Issued {
+    let issued = Time(app.clock.now().seconds() * 1000);
+    let expires = issued.plus(lifetime_ms);
+    let claims = Claims {
+        account,
+        grant,
+        scopes,
+        id: TokenId(app.uuid()),
+        issued,
+        expires,
+    };
+    Issued {
+        token: Secret::new(app.signer.sign(&claims)),
+        expires,
+    }
+}
+
+/// Which of the two kinds of token is asked for; a mixture is neither.
+fn granted(app: &App, wish: &TokenRequest) -> Result<(Grant, Scope), Refusal> {
+    match (wish.agent_id, wish.transport_key, wish.audience) {
+        (None, None, None) => Ok((Grant::Account, Scope::Account)),
+        (Some(agent), Some(transport_key), Some(relay)) => {
+            if !serves(app, relay) {
+                return Err(Refusal::UNKNOWN_AUDIENCE);
+            }
+            let grant = Grant::Agent {
+                relay,
+                agent,
+                transport_key,
+            };
+            Ok((grant, Scope::Relay))
+        }
+        (_, _, _) => Err(Refusal::bad_body(
+            "give agent_id, transport_key and audience together, or none of them",
+        )),
+    }
+}
+
+fn serves(app: &App, relay: RelayKey) -> bool {
+    app.config.relays.iter().any(|known| known.key == relay)
+}

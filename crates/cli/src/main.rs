@@ -1,0 +1,2 @@
+//! The skytale binary.
+fn main() {}

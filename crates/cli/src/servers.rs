@@ -1,0 +1,270 @@
+//! `skytale api` and `skytale relay`: the two servers apart; and what they and `up` share: binding
+//! with clear words when a port is taken, and ending well.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Serialize;
+use skytale_api::Server;
+use skytale_relay::{
+    config::{Issuer, RelayConfig},
+    edge::quic::QuicError,
+    run::{Relay, RelayError},
+};
+use skytale_sdk::config::Config;
+use skytale_wire::http::RelayAt;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    args::{self, Everywhere},
+    context,
+    exit::{Exit, Failure},
+    output::Output,
+    up::private_dir,
+};
+
+#[derive(Debug, Serialize)]
+struct ApiStarted {
+    api: String,
+    data_dir: PathBuf,
+    pid: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct RelayStarted {
+    relay: String,
+    health: String,
+    data_dir: PathBuf,
+    pid: u32,
+}
+
+/// `skytale api`.
+pub(crate) async fn api(
+    wish: args::Api,
+    everywhere: &Everywhere,
+    output: Output,
+) -> Result<(), Failure> {
+    let config = Config::load(context::flags_without_context(everywhere))?;
+    let mut api_config = skytale_api::Config::new(&directory(&config.data_dir)?);
+    api_config.addr = wish.api_addr;
+    api_config.behind_proxy = wish.behind_proxy;
+    api_config.relays = everywhere
+        .relay
+        .iter()
+        .map(|relay| RelayAt {
+            key: relay.key,
+            addresses: vec![relay.address.clone()],
+        })
+        .collect();
+    if api_config.relays.is_empty() {
+        output.complain(
+            "skytale: no relay is given, so no agent can get a token: see --relay in `skytale api --help`",
+        );
+    }
+    let api = bind_api(api_config).await?;
+    let started = ApiStarted {
+        api: format!("http://{}", reachable(api.addr())),
+        data_dir: config.data_dir,
+        pid: std::process::id(),
+    };
+    let mut parts = vec![Part::api(api)];
+    output.result(&started, || format!("  api    {}", started.api))?;
+    serve(&mut parts, output).await
+}
+
+/// `skytale relay`.
+pub(crate) async fn relay(
+    wish: args::Relay,
+    everywhere: &Everywhere,
+    output: Output,
+) -> Result<(), Failure> {
+    let config = Config::load(context::flags(everywhere))?;
+    let issuer = config.api_url.ok_or_else(|| {
+        Failure::usage("a relay needs the API server whose tokens it takes: give --api-url")
+    })?;
+    let issuer = Issuer::try_from(issuer).map_err(|bad| Failure::usage(bad.to_string()))?;
+    let dir = directory(&config.data_dir)?.join("relay");
+    let relay = start_relay(RelayConfig {
+        quic_addr: wish.relay_addr,
+        health_addr: wish.health_addr,
+        guests: !wish.no_guests,
+        ..RelayConfig::new(&dir, vec![issuer])
+    })
+    .await?;
+    let started = RelayStarted {
+        relay: format!("{}@{}", relay.key(), reachable(relay.quic_addr())),
+        health: format!("http://{}", reachable(relay.health_addr())),
+        data_dir: config.data_dir,
+        pid: std::process::id(),
+    };
+    let mut parts = vec![Part::relay(relay)];
+    output.result(&started, || {
+        format!(
+            "  relay  {}\n  health {}/readyz",
+            started.relay, started.health
+        )
+    })?;
+    serve(&mut parts, output).await
+}
+
+/// `server` below the data directory, made on first use.
+pub(crate) fn directory(data_dir: &Path) -> Result<PathBuf, Failure> {
+    let dir = data_dir.join("server");
+    private_dir(&dir)?;
+    Ok(dir)
+}
+
+pub(crate) async fn bind_api(config: skytale_api::Config) -> Result<Server, Failure> {
+    let addr = config.addr;
+    Server::bind(config).await.map_err(|error| match error {
+        skytale_api::Error::Unreachable(_, ref cause)
+            if cause.kind() == io::ErrorKind::AddrInUse
+                || cause.kind() == io::ErrorKind::AddrNotAvailable
+                || cause.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            cannot_listen("--api-addr", addr, "TCP", cause.kind())
+        }
+        error => api_failed(error),
+    })
+}
+
+pub(crate) fn api_failed(error: skytale_api::Error) -> Failure {
+    let exit = match error {
+        skytale_api::Error::Misuse(_) => Exit::Usage,
+        skytale_api::Error::Unreachable(..) | skytale_api::Error::Damaged(_) => Exit::Failed,
+        _ => Exit::Failed,
+    };
+    let cause = std::error::Error::source(&error).map_or_else(String::new, |why| format!(" ({why})"));
+    Failure::new(exit, format!("{error}{cause}"))
+}
+
+pub(crate) async fn start_relay(config: RelayConfig) -> Result<Relay, Failure> {
+    let quic_addr = config.quic_addr;
+    Relay::start(config).await.map_err(|error| match error {
+        RelayError::Health { addr, reason } => cannot_listen("--health-addr", addr, "TCP", reason),
+        RelayError::Quic(QuicError::Bind { .. }) => {
+            // Its reason is a text; the system says it again as a kind.
+            let again = UdpSocket::bind(quic_addr).err();
+            let reason = again.map_or(io::ErrorKind::Other, |error| error.kind());
+            cannot_listen("--relay-addr", quic_addr, "UDP", reason)
+        }
+        RelayError::Config(bad) => Failure::usage(bad.to_string()),
+        error => Failure::failed(error.to_string()),
+    })
+}
+
+fn cannot_listen(flag: &str, addr: SocketAddr, what: &str, reason: io::ErrorKind) -> Failure {
+    let port = addr.port();
+    Failure::failed(match reason {
+        io::ErrorKind::AddrInUse => format!(
+            "{what} port {port} is taken by another program: choose another with {flag} {}:PORT (0 takes a free one)",
+            addr.ip()
+        ),
+        reason => format!("cannot listen on {addr} ({reason}): choose another address with {flag}"),
+    })
+}
+
+/// The address by which this machine reaches what listens there.
+pub(crate) fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, addr.port())
+}
+
+/// A server that runs in this process.
+#[derive(Debug)]
+pub(crate) enum Part {
+    Api(CancellationToken, JoinHandle<()>),
+    Relay(Box<Relay>),
+}
+
+impl Part {
+    pub(crate) fn api(server: Server) -> Self {
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(server.serve(stop.clone()));
+        Self::Api(stop, serving)
+    }
+
+    pub(crate) fn relay(relay: Relay) -> Self {
+        Self::Relay(Box::new(relay))
+    }
+
+    async fn stop(self) {
+        match self {
+            Self::Api(stop, serving) => {
+                stop.cancel();
+                // It panicked, which was logged, or it has ended: nothing is left to do.
+                let _ = serving.await;
+            }
+            Self::Relay(relay) => relay.stop().await,
+        }
+    }
+}
+
+/// Runs until a signal comes, then ends the parts together. A second signal ends at once.
+pub(crate) async fn serve(parts: &mut Vec<Part>, output: Output) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    output.say("stopping: what has begun is finished first; once more stops at once");
+    let stopping = parts.drain(..).map(|part| tokio::spawn(part.stop()));
+    let stopping: Vec<_> = stopping.collect();
+    let stopped = async {
+        for part in stopping {
+            let _ = part.await;
+        }
+    };
+    tokio::select! {
+        ended = tokio::time::timeout(DRAIN_MAX, stopped) => {
+            ended.map_err(|_| Failure::timeout("not everything was finished in ten seconds"))
+        }
+        _ = terminate.recv() => Err(at_once()),
+        _ = interrupt.recv() => Err(at_once()),
+    }
+}
+
+fn at_once() -> Failure {
+    Failure::failed("stopped at once")
+}
+
+/// How long a stopping server may take.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_for_everywhere_is_reached_here_by_loopback() {
+        let on = |text: &str| reachable(text.parse().unwrap()).to_string();
+
+        assert_eq!(on("0.0.0.0:4433"), "127.0.0.1:4433");
+        assert_eq!(on("[::]:4433"), "[::1]:4433");
+        assert_eq!(on("192.0.2.1:4433"), "192.0.2.1:4433");
+    }
+
+    #[test]
+    fn a_taken_port_is_named_with_the_flag_that_changes_it() {
+        let addr = "127.0.0.1:7700".parse().unwrap();
+
+        let failure = cannot_listen("--api-addr", addr, "TCP", io::ErrorKind::AddrInUse);
+
+        let text = failure.to_string();
+        assert!(text.contains("port 7700") && text.contains("--api-addr"), "{text}");
+        assert_eq!(failure.exit(), Exit::Failed);
+    }
+}

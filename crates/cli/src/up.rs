@@ -1,0 +1,186 @@
+//! `skytale up`: API server and relay in one process, for one machine or a small team.
+//!
+//! The first start makes a local account, a key and the context "local", so that nothing has to be
+//! signed up for. Every start writes the real addresses into the context.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+use skytale_api::Server;
+use skytale_relay::config::{Issuer, RelayConfig};
+use skytale_sdk::{
+    RelayAddr,
+    config::{Config, Context},
+};
+use skytale_wire::{
+    http::{RelayAt, Secret},
+    id::RelayKey,
+};
+
+use crate::{
+    args::{self, Everywhere},
+    context::{self, LOCAL},
+    exit::Failure,
+    output::Output,
+    servers::{self, Part, reachable},
+};
+
+#[derive(Debug, Serialize)]
+struct Started {
+    api: String,
+    relay: String,
+    health: String,
+    data_dir: PathBuf,
+    context: String,
+    pid: u32,
+}
+
+pub(crate) async fn run(
+    up: args::Up,
+    everywhere: &Everywhere,
+    output: Output,
+) -> Result<(), Failure> {
+    let name = everywhere.context.clone().unwrap_or_else(|| LOCAL.to_owned());
+    let config = Config::load(context::flags_without_context(everywhere))?;
+    let dir = servers::directory(&config.data_dir)?;
+
+    let mut api_config = skytale_api::Config::new(&dir);
+    api_config.addr = up.api_addr;
+    let mut api = servers::bind_api(api_config).await?;
+    let relay = servers::start_relay(RelayConfig {
+        quic_addr: up.relay_addr,
+        health_addr: up.health_addr,
+        guests: !up.no_guests,
+        ..RelayConfig::new(&dir.join("relay"), vec![Issuer::Keys(api.public_keys())])
+    })
+    .await?;
+
+    let port = relay.quic_addr().port();
+    let public = up.public_addr.map(|addr| addr.with_port(port));
+    let here = RelayAddr {
+        key: relay.key(),
+        address: reachable(relay.quic_addr()).to_string(),
+    };
+    api.set_relays(vec![offered(here.key, public.as_deref(), &here.address)]);
+    let started = Started {
+        api: format!("http://{}", reachable(api.addr())),
+        relay: here.to_string(),
+        health: format!("http://{}", reachable(relay.health_addr())),
+        data_dir: config.data_dir.clone(),
+        context: name.clone(),
+        pid: std::process::id(),
+    };
+
+    let context = Context::read(&config.config_dir, &name)?.unwrap_or_default();
+    let context = with_key(context, &api, &dir).await?;
+    save(context, &config.config_dir, &started, here, public.as_deref())?;
+
+    let mut parts = vec![Part::api(api), Part::relay(relay)];
+    output.result(&started, || described(&started))?;
+    if public.is_none() {
+        output.say("only this machine can reach the relay; --public-addr lets others join");
+    }
+    servers::serve(&mut parts, output).await
+}
+
+fn described(started: &Started) -> String {
+    let (key, address) = started.relay.split_once('@').unwrap_or_default();
+    format!(
+        "  api    {}\n  relay  quic {address}  key {key}\n  health {}/readyz\n  saved  context \"{}\"",
+        started.api, started.health, started.context
+    )
+}
+
+/// How tokens' answers name the relay: from outside first.
+fn offered(key: RelayKey, public: Option<&str>, local: &str) -> RelayAt {
+    let addresses = public.into_iter().chain([local]).map(str::to_owned);
+    RelayAt {
+        key,
+        addresses: addresses.collect(),
+    }
+}
+
+/// Gives the context a key of this server. Which key was made here last is noted by its public id,
+/// so that a context of another data directory is noticed.
+async fn with_key(mut context: Context, api: &Server, dir: &Path) -> Result<Context, Failure> {
+    let note = dir.join(KEY_NOTE);
+    let first = api.bootstrap_local().await.map_err(servers::api_failed)?;
+    let made = match first {
+        Some(made) => made,
+        None => {
+            let noted = match fs::read_to_string(&note) {
+                Ok(text) => Some(text),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error.into()),
+            };
+            let saved = context.api_key.as_ref().and_then(|key| public_id(key));
+            if saved.is_some() && saved == noted.as_deref() {
+                return Ok(context);
+            }
+            api.new_local_key().await.map_err(servers::api_failed)?
+        }
+    };
+    let id = public_id(&made.api_key)
+        .ok_or_else(|| Failure::failed("the new API key has no public part: this is a bug"))?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(note)?;
+    io::Write::write_all(&mut file, id.as_bytes())?;
+    context.api_key = Some(made.api_key);
+    Ok(context)
+}
+
+/// The part of `sk_test_XXXXXXXX_…` by which a key is listed.
+pub(crate) fn public_id(key: &Secret) -> Option<&str> {
+    key.expose().split('_').nth(2)
+}
+
+fn save(
+    mut context: Context,
+    config_dir: &Path,
+    started: &Started,
+    relay: RelayAddr,
+    public: Option<&str>,
+) -> Result<(), Failure> {
+    context.api_url = Some(started.api.clone());
+    context.relay = Some(relay);
+    context.write(config_dir, &started.context)?;
+    context::advertise(config_dir, &started.context, public)?;
+    Ok(())
+}
+
+/// The server's directory, for its owner only.
+pub(crate) fn private_dir(dir: &Path) -> Result<(), Failure> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| {
+            Failure::failed(format!(
+                "the data directory cannot be made ({}): choose another with --data-dir",
+                error.kind()
+            ))
+        })
+}
+
+const KEY_NOTE: &str = "local-key";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keys_public_part_is_found_and_its_secret_is_not() {
+        let key = Secret::new("sk_test_8H2kQ0aZ_secretsecret".to_owned());
+
+        assert_eq!(public_id(&key), Some("8H2kQ0aZ"));
+        assert_eq!(public_id(&Secret::new("nonsense".to_owned())), None);
+    }
+}

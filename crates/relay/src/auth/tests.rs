@@ -1,0 +1,286 @@
+//! Hellos that are good, and each way in which they are not.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::{Router, http::StatusCode, routing::get};
+use ed25519_dalek::{Signer as _, SigningKey};
+use skytale_wire::{
+    frame::GuestProof,
+    id::{ChannelId, InviteId, MessageId},
+    token::{AccountId, LIFETIME_MS_MAX, Scope, Signer, TokenId},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::*;
+
+const RELAY: RelayKey = RelayKey([3; 32]);
+const TRANSPORT: TransportKey = TransportKey([5; 32]);
+
+fn identity() -> SigningKey {
+    SigningKey::from_bytes(&[4; 32])
+}
+
+fn agent() -> AgentId {
+    AgentId(identity().verifying_key().to_bytes())
+}
+
+fn issuer() -> Signer {
+    Signer::from_seed(&[9; 32]).unwrap()
+}
+
+fn gate() -> Gate {
+    let issuers = [Issuer::Keys(issuer().public_keys())];
+    Gate::new(RELAY, &issuers, Clock::system()).unwrap()
+}
+
+fn claims(now: Time) -> Claims {
+    let now = Time(now.0 / 1000 * 1000);
+    Claims {
+        account: AccountId([1; 16]),
+        grant: Grant::Agent {
+            relay: RELAY,
+            agent: agent(),
+            transport_key: TRANSPORT,
+        },
+        scopes: [Scope::Relay].into(),
+        id: TokenId([2; 16]),
+        issued: now,
+        expires: now.plus(LIFETIME_MS_MAX),
+    }
+}
+
+fn hello(credential: Credential) -> Hello {
+    let statement = statement::identity(&RELAY, &TRANSPORT, &credential.hash());
+    Hello {
+        version: PROTOCOL,
+        agent: agent(),
+        proof: Signed(identity().sign(&statement).to_bytes()),
+        credential,
+    }
+}
+
+fn with_token(claims: &Claims) -> Hello {
+    hello(Credential::Token(issuer().sign(claims)))
+}
+
+/// An API server as far as the relay knows it: one document, and how often it was asked for.
+struct Jwks {
+    url: String,
+    asked: Arc<AtomicUsize>,
+    _stop: DropGuard,
+}
+
+impl Jwks {
+    async fn publish(keys: Option<PublicKeys>) -> Self {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&asked);
+        let answer = async move || {
+            counting.fetch_add(1, Ordering::SeqCst);
+            keys.map(|keys| keys.to_json())
+                .ok_or(StatusCode::SERVICE_UNAVAILABLE)
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let routes = Router::new().route(JWKS_PATH, get(answer));
+        let stop = CancellationToken::new();
+        let serving = async move { axum::serve(listener, routes).await };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
+        Self {
+            url,
+            asked,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    fn gate(&self) -> Gate {
+        Gate::new(RELAY, &[Issuer::Url(self.url.clone())], Clock::system()).unwrap()
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn a_good_token_gives_the_account_and_its_end() {
+    let gate = gate();
+    let claims = claims(gate.0.clock.now());
+
+    let presented = gate.check(TRANSPORT, &with_token(&claims)).await;
+
+    assert_eq!(
+        presented,
+        Ok(Presented {
+            agent: agent(),
+            transport: TRANSPORT,
+            right: Right::Account {
+                account: claims.account.to_string(),
+                expires: claims.expires,
+            },
+        })
+    );
+}
+
+#[tokio::test]
+async fn each_wrong_token_is_refused_with_its_reason() {
+    let gate = gate();
+    let good = claims(gate.0.clock.now());
+    let granting = |relay, agent, transport_key| Claims {
+        grant: Grant::Agent {
+            relay,
+            agent,
+            transport_key,
+        },
+        ..good.clone()
+    };
+    let expired = Claims {
+        issued: Time(good.issued.0 - 2 * LIFETIME_MS_MAX),
+        expires: Time(good.expires.0 - 2 * LIFETIME_MS_MAX),
+        ..good.clone()
+    };
+    let early = Claims {
+        issued: good.issued.plus(60_000),
+        expires: good.expires.plus(60_000),
+        ..good.clone()
+    };
+    let for_api = Claims {
+        grant: Grant::Account,
+        scopes: [Scope::Account].into(),
+        ..good.clone()
+    };
+    for (claims, refusal) in [
+        (
+            granting(RelayKey([8; 32]), agent(), TRANSPORT),
+            Refusal::TokenForAnotherRelay,
+        ),
+        (for_api, Refusal::TokenForAnotherRelay),
+        (
+            granting(RELAY, agent(), TransportKey([8; 32])),
+            Refusal::TokenForAnotherKey,
+        ),
+        (
+            granting(RELAY, AgentId([8; 32]), TRANSPORT),
+            Refusal::TokenForAnotherKey,
+        ),
+        (expired, Refusal::TokenExpired),
+        (early, Refusal::TokenInvalid),
+    ] {
+        let checked = gate.check(TRANSPORT, &with_token(&claims)).await;
+        assert_eq!(checked, Err(refusal), "{claims:?}");
+    }
+    let foreign = Signer::from_seed(&[7; 32]).unwrap().sign(&good);
+    for token in [foreign, String::new(), "a.b.c".into(), "x".repeat(100_000)] {
+        let checked = gate
+            .check(TRANSPORT, &hello(Credential::Token(token)))
+            .await;
+        assert_eq!(checked, Err(Refusal::TokenInvalid));
+    }
+}
+
+#[tokio::test]
+async fn nobody_speaks_for_another_identity() {
+    let gate = gate();
+    let good = with_token(&claims(gate.0.clock.now()));
+    let mut forged = good.clone();
+    forged.proof.0[7] ^= 1;
+    let mut other = good.clone();
+    other.agent = AgentId([8; 32]);
+    let mut swapped = good.clone();
+    swapped.credential = Credential::Member;
+
+    for hello in [forged, other, swapped] {
+        let checked = gate.check(TRANSPORT, &hello).await;
+        assert_eq!(checked, Err(Refusal::IdentityUnproven));
+    }
+    let elsewhere = gate.check(TransportKey([6; 32]), &good).await;
+    assert_eq!(elsewhere, Err(Refusal::IdentityUnproven));
+    let newer = Hello {
+        version: PROTOCOL + 1,
+        ..good
+    };
+    let checked = gate.check(TRANSPORT, &newer).await;
+    assert_eq!(checked, Err(Refusal::VersionUnsupported));
+}
+
+#[tokio::test]
+async fn guests_prove_their_identity_and_the_hub_decides() {
+    let gate = gate();
+    let proof = GuestProof {
+        channel: ChannelId([1; 32]),
+        invite: InviteId([2; 16]),
+        signature: Signed([3; 64]),
+    };
+    let invited = hello(Credential::Invite(proof.clone()));
+    let member = hello(Credential::Member);
+
+    let right = |presented: Result<Presented, Refusal>| presented.map(|it| it.right);
+    assert_eq!(
+        right(gate.check(TRANSPORT, &invited).await),
+        Ok(Right::Invite(proof))
+    );
+    assert_eq!(
+        right(gate.check(TRANSPORT, &member).await),
+        Ok(Right::Member)
+    );
+}
+
+#[tokio::test]
+async fn a_renewal_is_checked_like_a_hello() {
+    let gate = gate();
+    let claims = claims(gate.0.clock.now());
+    let Hello {
+        credential, proof, ..
+    } = with_token(&claims);
+    let renew = Renew {
+        id: MessageId([1; 16]),
+        credential,
+        proof,
+    };
+
+    assert!(gate.check_renewal(TRANSPORT, agent(), &renew).await.is_ok());
+    let other = gate
+        .check_renewal(TRANSPORT, AgentId([8; 32]), &renew)
+        .await;
+    assert_eq!(other, Err(Refusal::IdentityUnproven));
+}
+
+#[tokio::test]
+async fn keys_are_fetched_once_for_many_and_again_seldom() {
+    let jwks = Jwks::publish(Some(issuer().public_keys())).await;
+    let gate = jwks.gate();
+    let claims = claims(gate.0.clock.now());
+    assert!(!gate.is_ready());
+
+    for _ in 0..5 {
+        assert!(gate.check(TRANSPORT, &with_token(&claims)).await.is_ok());
+    }
+    assert!(gate.is_ready());
+    let unknown = Signer::from_seed(&[7; 32]).unwrap().sign(&claims);
+    for _ in 0..5 {
+        let hello = hello(Credential::Token(unknown.clone()));
+        let checked = gate.check(TRANSPORT, &hello).await;
+        assert_eq!(checked, Err(Refusal::TokenInvalid));
+    }
+
+    assert_eq!(jwks.asked(), 1);
+}
+
+#[tokio::test]
+async fn without_the_issuer_nobody_gets_in_and_old_keys_end() {
+    let down = Jwks::publish(None).await;
+    let gate = down.gate();
+    let good = with_token(&claims(gate.0.clock.now()));
+    for _ in 0..3 {
+        let checked = gate.check(TRANSPORT, &good).await;
+        assert_eq!(checked, Err(Refusal::IssuerUnreachable));
+    }
+    assert_eq!(down.asked(), 1);
+
+    let up = Jwks::publish(Some(issuer().public_keys())).await;
+    let gate = up.gate();
+    gate.refresh().await;
+    let source = &gate.0.sources[0];
+    let now = gate.0.clock.now();
+    assert!(source.verifier(now).is_some());
+    assert!(source.verifier(now.plus(2 * KEYS_MS_MAX)).is_none());
+}

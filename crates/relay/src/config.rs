@@ -1,0 +1,216 @@
+//! What an operator can set, with the default of each.
+//!
+//! Whoever runs the relay lays flags, environment and file over each other and hands over the
+//! result; nothing here reads anything later. The addresses that invites advertise are not here:
+//! the relay does not need to know them.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use skytale_wire::token::PublicKeys;
+
+use crate::limits::Limits;
+
+/// The relay's settings: the section `[relay]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Where the relay keeps its key and its archive; made on first use.
+    pub data_dir: PathBuf,
+    /// Where agents connect, by UDP. Port 0 takes any free one.
+    pub quic_addr: SocketAddr,
+    /// Where health and metrics are read, by plain HTTP: for the operator's own network only.
+    pub health_addr: SocketAddr,
+    /// Whose tokens count: the base URLs of API servers.
+    pub issuers: Vec<Issuer>,
+    /// Whether agents without an account may join by invite.
+    pub guests: bool,
+    /// How long application messages are kept; commits stay.
+    pub retention_days: u32,
+    /// Which store the archive uses.
+    pub archive: Engine,
+    /// Connections held at once; more are turned away.
+    pub connections_max: usize,
+    /// Connections held at once from one IPv4 address or one IPv6 /64.
+    pub connections_per_ip_max: usize,
+    /// Connections held at once that have not said who they are.
+    pub strangers_max: usize,
+    /// How long a connection may take to shake hands, and then to say Hello.
+    pub hello_ms_max: u64,
+    /// What agents may ask for.
+    pub limits: Limits,
+}
+
+/// A token issuer that the relay trusts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Issuer {
+    /// The API server at this base URL, which publishes its keys.
+    Url(String),
+    /// These keys: for an API server in the same process.
+    Keys(PublicKeys),
+}
+
+/// Which store the archive uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// A log-structured store, for many messages.
+    Fjall,
+    /// SQLite, for few.
+    Sqlite,
+}
+
+/// A setting that cannot be meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadConfig(pub &'static str);
+
+impl RelayConfig {
+    /// The defaults, with everything below `dir`, for these issuers.
+    pub fn new(dir: &Path, issuers: Vec<Issuer>) -> Self {
+        Self {
+            data_dir: dir.to_owned(),
+            issuers,
+            ..Self::default()
+        }
+    }
+
+    /// Finds settings that cannot work, before anything is opened.
+    pub(crate) fn check(&self) -> Result<(), BadConfig> {
+        let wrong = if self.issuers.is_empty() {
+            "the relay needs at least one token issuer: without one it could check nobody"
+        } else if self.retention_days == 0 {
+            "retention_days must be at least 1"
+        } else if [
+            self.connections_max,
+            self.connections_per_ip_max,
+            self.strangers_max,
+        ]
+        .contains(&0)
+            || self.hello_ms_max == 0
+        {
+            "limits of zero would refuse everything"
+        } else {
+            return Ok(());
+        };
+        Err(BadConfig(wrong))
+    }
+
+    /// Retention as the hub counts.
+    pub(crate) fn retention_ms(&self) -> u64 {
+        u64::from(self.retention_days) * 24 * 3_600_000
+    }
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("server/relay"),
+            quic_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4433),
+            health_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443),
+            issuers: Vec::new(),
+            guests: true,
+            retention_days: 7,
+            archive: Engine::Fjall,
+            connections_max: 20_000,
+            connections_per_ip_max: 64,
+            strangers_max: 1_024,
+            hello_ms_max: 5_000,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl TryFrom<String> for Issuer {
+    type Error = BadConfig;
+
+    /// Whoever can change the keys on their way can let anybody in: plain HTTP is for this
+    /// machine only.
+    fn try_from(url: String) -> Result<Self, BadConfig> {
+        let parsed = reqwest::Url::parse(&url).map_err(|_| BAD_ISSUER)?;
+        let local = match parsed.host_str() {
+            Some("localhost") => true,
+            Some(host) => host
+                .trim_matches(['[', ']'])
+                .parse::<IpAddr>()
+                .is_ok_and(|ip| ip.is_loopback()),
+            None => return Err(BAD_ISSUER),
+        };
+        match parsed.scheme() {
+            "https" => Ok(Self::Url(url)),
+            "http" if local => Ok(Self::Url(url)),
+            _ => Err(BAD_ISSUER),
+        }
+    }
+}
+
+impl From<Issuer> for String {
+    fn from(issuer: Issuer) -> Self {
+        match issuer {
+            Issuer::Url(url) => url,
+            Issuer::Keys(keys) => keys.to_json(),
+        }
+    }
+}
+
+const BAD_ISSUER: BadConfig =
+    BadConfig("a token issuer is an https URL, or an http URL of this machine");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<RelayConfig, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn a_relay_without_an_issuer_does_not_start() {
+        assert!(RelayConfig::default().check().is_err());
+        let issuers = vec![Issuer::Url("https://api.example.org".into())];
+        assert_eq!(RelayConfig::new(Path::new("x"), issuers).check(), Ok(()));
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused() {
+        assert!(parse(r#"{"guests":false,"limits":{"subscriptions_max":3}}"#).is_ok());
+        assert!(parse(r#"{"guest":false}"#).is_err());
+        assert!(parse(r#"{"limits":{"subscription_max":3}}"#).is_err());
+    }
+
+    #[test]
+    fn keys_are_not_fetched_in_clear_over_a_network() {
+        let issuer = |url: &str| Issuer::try_from(url.to_owned());
+
+        assert!(issuer("https://api.example.org").is_ok());
+        assert!(issuer("http://127.0.0.1:7700").is_ok());
+        assert!(issuer("http://[::1]:7700").is_ok());
+        assert!(issuer("http://localhost:7700").is_ok());
+        for bad in [
+            "http://api.example.org",
+            "http://10.0.0.1:7700",
+            "http://127.0.0.1.example.org",
+            "file:///etc/keys",
+            "api.example.org",
+            "",
+        ] {
+            assert_eq!(issuer(bad), Err(BAD_ISSUER), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let config = RelayConfig::new(
+            Path::new("x"),
+            vec![Issuer::Url("https://api.example.org".into())],
+        );
+
+        let json = serde_json::to_string(&config).unwrap();
+
+        assert_eq!(parse(&json).unwrap(), config);
+    }
+}

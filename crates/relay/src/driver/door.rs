@@ -1,0 +1,198 @@
+//! How an edge talks to the driver: it enters with a proven identity and gets a link.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use skytale_wire::{
+    frame::{Closing, ToRelay},
+    id::MessageId,
+    refusal::Refusal,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::{
+    Snapshot,
+    outbound::{Outbound, Taken},
+};
+use crate::hub::{Conn, Input, Lane, Presented, Right};
+
+/// The driver's entrance, for every edge alike.
+#[derive(Clone)]
+pub struct Door {
+    arrivals: mpsc::Sender<Arrival>,
+    next_conn: Arc<AtomicU64>,
+    room: Arc<Semaphore>,
+}
+
+/// What comes in through the door.
+pub(super) enum Arrival {
+    Opened {
+        conn: Conn,
+        presented: Presented,
+        outbound: Arc<Outbound>,
+    },
+    /// A frame, with the room that it takes until it has been handled.
+    Frame {
+        conn: Conn,
+        frame: ToRelay,
+        room: OwnedSemaphorePermit,
+    },
+    Input(Input),
+    Look(oneshot::Sender<Snapshot>),
+    Stop,
+}
+
+/// One connection, from the edge's side. Call [`Link::leave`] at its end.
+#[derive(Debug)]
+pub struct Link {
+    conn: Conn,
+    door: Door,
+    outbound: Arc<Outbound>,
+}
+
+/// The driver has stopped: close the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the relay has stopped")]
+pub struct Stopped;
+
+impl Door {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Arrival>) {
+        let (arrivals, receiver) = mpsc::channel(ARRIVALS_MAX);
+        let door = Self {
+            arrivals,
+            next_conn: Arc::new(AtomicU64::new(1)),
+            room: Arc::new(Semaphore::new(ROOM_BYTES_MAX / ROOM_UNIT)),
+        };
+        (door, receiver)
+    }
+
+    /// Lets an agent in whose identity has been proved.
+    pub async fn enter(&self, presented: Presented) -> Result<Link, Stopped> {
+        let conn = Conn(self.next_conn.fetch_add(1, Ordering::Relaxed));
+        let outbound = Arc::new(Outbound::default());
+        self.send(Arrival::Opened {
+            conn,
+            presented,
+            outbound: Arc::clone(&outbound),
+        })
+        .await?;
+        Ok(Link {
+            conn,
+            door: self.clone(),
+            outbound,
+        })
+    }
+
+    /// What the driver says about itself: that it answers at all is half of what readiness asks.
+    pub async fn look(&self) -> Result<Snapshot, Stopped> {
+        let (answer, looked) = oneshot::channel();
+        self.send(Arrival::Look(answer)).await?;
+        looked.await.map_err(|_| Stopped)
+    }
+
+    pub(super) async fn stop(&self) -> Result<(), Stopped> {
+        self.send(Arrival::Stop).await
+    }
+
+    async fn send(&self, arrival: Arrival) -> Result<(), Stopped> {
+        self.arrivals.send(arrival).await.map_err(|_| Stopped)
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// Hands a frame in, of so many bytes on the line. Waits while the driver has enough to do,
+    /// so that the peer's flow control is what fills up.
+    pub async fn frame(&self, frame: ToRelay, bytes: usize) -> Result<(), Stopped> {
+        let units = u32::try_from(
+            bytes
+                .div_ceil(ROOM_UNIT)
+                .clamp(1, ROOM_BYTES_MAX / ROOM_UNIT),
+        )
+        .expect("the room has far less than 2^32 units");
+        let room = Arc::clone(&self.door.room)
+            .acquire_many_owned(units)
+            .await
+            .map_err(|_| Stopped)?;
+        self.door
+            .send(Arrival::Frame {
+                conn: self.conn,
+                frame,
+                room,
+            })
+            .await
+    }
+
+    /// Hands in the result of a renewal.
+    pub async fn renewed(
+        &self,
+        id: MessageId,
+        right: Result<Right, Refusal>,
+    ) -> Result<(), Stopped> {
+        let conn = self.conn;
+        self.door
+            .send(Arrival::Input(Input::Renewed { conn, id, right }))
+            .await
+    }
+
+    /// Waits for frames to write, and tells the driver when there is room again.
+    pub async fn take(
+        &self,
+        lane: Lane,
+        frames: &mut Vec<bytes::Bytes>,
+        bytes_max: usize,
+    ) -> Result<Option<Closing>, Stopped> {
+        match self.outbound.take(lane, frames, bytes_max).await {
+            Taken::Closing(closing) => Ok(Some(closing)),
+            Taken::Frames { drained } => {
+                if drained {
+                    let conn = self.conn;
+                    self.door
+                        .send(Arrival::Input(Input::Drained { conn }))
+                        .await?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// What waits to be written.
+    pub fn outbound(&self) -> &Outbound {
+        &self.outbound
+    }
+
+    /// Ends the connection from the edge's side: the peer is told why.
+    pub fn close(&self, refusal: Refusal, resume: bool) {
+        self.outbound.close(Closing { refusal, resume });
+    }
+
+    /// The connection is gone; what it has sent before counts.
+    pub async fn leave(self) {
+        let conn = self.conn;
+        // A driver that has stopped has forgotten it already.
+        let _ = self.door.send(Arrival::Input(Input::Gone { conn })).await;
+    }
+}
+
+impl Drop for Link {
+    /// For an edge that was cancelled: the driver finds it when it next sweeps.
+    fn drop(&mut self) {
+        self.outbound.abandon();
+    }
+}
+
+/// Frames and events that may wait for the driver; beyond it the edges wait.
+const ARRIVALS_MAX: usize = 1_024;
+/// Bytes of frames that may wait for the driver; beyond it the edges wait, in order.
+const ROOM_BYTES_MAX: usize = 32 * 1024 * 1024;
+const ROOM_UNIT: usize = 1_024;

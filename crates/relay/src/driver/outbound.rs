@@ -1,0 +1,290 @@
+//! What waits to be written to one connection: bounded in bytes, two lanes, one last word.
+//!
+//! The driver fills it and never waits for it; the connection's writer empties it. Over
+//! [`FULL_BYTES`] the hub stops pushing what is new and reads it from the archive later, so
+//! nothing is lost; answers still come, and over [`BYTES_MAX`] the connection is closed, to
+//! resume from its cursor.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use skytale_wire::{frame::Closing, refusal::Refusal};
+use tokio::sync::Notify;
+
+use crate::hub::Lane;
+
+/// Encoded frames for one connection.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    waiting: Mutex<Waiting>,
+    live: Notify,
+    catch_up: Notify,
+    closing: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    live: VecDeque<Bytes>,
+    catch_up: VecDeque<Bytes>,
+    bytes: usize,
+    full: bool,
+    /// Whether catch-up has a stream of its own: until then it takes the live one.
+    two_lanes: bool,
+    closing: Option<Closing>,
+    abandoned: bool,
+}
+
+/// What became of a frame that was pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It waits, or the connection is closing and takes nothing more.
+    Fits,
+    /// It waits, and the queue has just become full.
+    Full,
+    /// It was dropped: the connection must be closed.
+    Overflows,
+}
+
+/// What there was to take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// Some frames. `drained` says that the queue was full and has room again, which the driver
+    /// must be told.
+    Frames {
+        /// Whether to call `Link::drained`.
+        drained: bool,
+    },
+    /// Nothing will come any more; on the live lane this is to be said last.
+    Closing(Closing),
+}
+
+impl Outbound {
+    /// Waits for frames of a lane and appends them to `frames`: at least one, and then as many as
+    /// stay below `bytes_max`.
+    pub async fn take(&self, lane: Lane, frames: &mut Vec<Bytes>, bytes_max: usize) -> Taken {
+        let notify = match lane {
+            Lane::Live => &self.live,
+            Lane::CatchUp => &self.catch_up,
+        };
+        loop {
+            // Asked for before looking, so that nothing that comes in between is missed.
+            let notified = notify.notified();
+            if let Some(taken) = self.try_take(lane, frames, bytes_max) {
+                return taken;
+            }
+            notified.await;
+        }
+    }
+
+    /// Gives catch-up its own lane from now on.
+    pub fn split_lanes(&self) {
+        self.waiting().two_lanes = true;
+    }
+
+    /// Lets nothing more in and says this last. The first word counts.
+    pub fn close(&self, closing: Closing) {
+        {
+            let mut waiting = self.waiting();
+            waiting.closing.get_or_insert_with(|| closing.clone());
+            waiting.catch_up.clear();
+            if closing.refusal == Refusal::SlowReader {
+                // It would take for ever; the cursor says where to resume.
+                waiting.live.clear();
+            }
+        }
+        self.live.notify_one();
+        self.catch_up.notify_one();
+        self.closing.notify_one();
+    }
+
+    /// Waits until the connection is to be closed.
+    pub async fn closing(&self) -> Closing {
+        loop {
+            let notified = self.closing.notified();
+            if let Some(closing) = &self.waiting().closing {
+                return closing.clone();
+            }
+            notified.await;
+        }
+    }
+
+    /// Why the connection is to be closed, if it is.
+    pub fn close_reason(&self) -> Option<Closing> {
+        self.waiting().closing.clone()
+    }
+
+    pub(super) fn push(&self, lane: Lane, frame: Bytes) -> Pushed {
+        let mut waiting = self.waiting();
+        if waiting.closing.is_some() {
+            return Pushed::Fits;
+        }
+        let bytes = waiting.bytes + cost(&frame);
+        if bytes > BYTES_MAX {
+            return Pushed::Overflows;
+        }
+        waiting.bytes = bytes;
+        let notify = match lane {
+            Lane::CatchUp if waiting.two_lanes => {
+                waiting.catch_up.push_back(frame);
+                &self.catch_up
+            }
+            Lane::CatchUp | Lane::Live => {
+                waiting.live.push_back(frame);
+                &self.live
+            }
+        };
+        let full = bytes > FULL_BYTES && !std::mem::replace(&mut waiting.full, bytes > FULL_BYTES);
+        drop(waiting);
+        notify.notify_one();
+        if full { Pushed::Full } else { Pushed::Fits }
+    }
+
+    /// Nobody will take anything any more, and nobody has said so.
+    pub(super) fn abandon(&self) {
+        self.waiting().abandoned = true;
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.waiting().abandoned
+    }
+
+    fn try_take(&self, lane: Lane, frames: &mut Vec<Bytes>, bytes_max: usize) -> Option<Taken> {
+        let mut waiting = self.waiting();
+        let from = frames.len();
+        let mut size = 0;
+        loop {
+            let queue = match lane {
+                Lane::Live => &mut waiting.live,
+                Lane::CatchUp => &mut waiting.catch_up,
+            };
+            let Some(next) = queue.front().map(Bytes::len) else {
+                break;
+            };
+            if frames.len() > from && size + next > bytes_max {
+                break;
+            }
+            size += next;
+            frames.extend(queue.pop_front());
+        }
+        if frames.len() == from {
+            return waiting.closing.clone().map(Taken::Closing);
+        }
+        let taken: usize = frames[from..].iter().map(cost).sum();
+        waiting.bytes = waiting.bytes.saturating_sub(taken);
+        let drained = waiting.full && waiting.bytes < FULL_BYTES / 2;
+        if drained {
+            waiting.full = false;
+        }
+        Some(Taken::Frames { drained })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing in this file panics while it holds the lock.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A frame's bytes and what its place in the queue costs, so that many empty frames count too.
+fn cost(frame: &Bytes) -> usize {
+    frame.len() + FRAME_COST
+}
+
+/// Above this nothing new is pushed.
+pub const FULL_BYTES: usize = 1024 * 1024;
+/// Above this the connection is closed. Room for one largest frame of each lane over the rest.
+pub const BYTES_MAX: usize = 4 * 1024 * 1024;
+const FRAME_COST: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOW: Closing = Closing {
+        refusal: Refusal::SlowReader,
+        resume: true,
+    };
+
+    fn frame(len: usize) -> Bytes {
+        vec![7; len].into()
+    }
+
+    #[tokio::test]
+    async fn a_queue_is_full_once_and_drained_once() {
+        let outbound = Outbound::default();
+        let piece = FULL_BYTES / 4;
+        let pushed: Vec<Pushed> = (0..6)
+            .map(|_| outbound.push(Lane::Live, frame(piece)))
+            .collect();
+        assert_eq!(
+            pushed.iter().filter(|it| **it == Pushed::Full).count(),
+            1,
+            "{pushed:?}"
+        );
+
+        let mut drains = 0;
+        let mut frames = Vec::new();
+        for _ in 0..6 {
+            if outbound.take(Lane::Live, &mut frames, piece).await
+                == (Taken::Frames { drained: true })
+            {
+                drains += 1;
+            }
+        }
+        assert_eq!((frames.len(), drains), (6, 1));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_takes_ends_in_closing() {
+        let outbound = Outbound::default();
+        let mut pushed = 0;
+        while outbound.push(Lane::Live, frame(1000)) != Pushed::Overflows {
+            pushed += 1;
+        }
+        assert!(pushed <= BYTES_MAX / 1000);
+
+        outbound.close(SLOW);
+
+        assert_eq!(outbound.push(Lane::Live, frame(1)), Pushed::Fits);
+        let mut frames = Vec::new();
+        let taken = outbound.take(Lane::Live, &mut frames, 10).await;
+        assert_eq!((taken, frames.len()), (Taken::Closing(SLOW), 0));
+        assert_eq!(outbound.closing().await, SLOW);
+    }
+
+    #[tokio::test]
+    async fn catch_up_takes_the_live_lane_until_it_has_its_own() {
+        let outbound = Outbound::default();
+        outbound.push(Lane::CatchUp, frame(1));
+        outbound.split_lanes();
+        outbound.push(Lane::CatchUp, frame(2));
+        outbound.push(Lane::Live, frame(3));
+
+        let mut live = Vec::new();
+        let mut catch_up = Vec::new();
+        outbound.take(Lane::Live, &mut live, 100).await;
+        outbound.take(Lane::CatchUp, &mut catch_up, 100).await;
+
+        let lens = |frames: &[Bytes]| -> Vec<usize> { frames.iter().map(Bytes::len).collect() };
+        assert_eq!((lens(&live), lens(&catch_up)), (vec![1, 3], vec![2]));
+    }
+
+    #[tokio::test]
+    async fn the_last_word_comes_after_what_waits() {
+        let outbound = Outbound::default();
+        let closing = Closing {
+            refusal: Refusal::ShuttingDown,
+            resume: true,
+        };
+        outbound.push(Lane::Live, frame(5));
+        outbound.close(closing.clone());
+        outbound.close(SLOW);
+
+        let mut frames = Vec::new();
+        assert_eq!(outbound.close_reason(), Some(closing));
+        let _ = outbound.take(Lane::Live, &mut frames, 100).await;
+        assert!(frames.is_empty(), "a slow reader gets the reason at once");
+    }
+}

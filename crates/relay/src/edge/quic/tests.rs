@@ -1,0 +1,480 @@
+//! A whole relay over loopback, and clients that speak QUIC to it, well and badly.
+
+use ed25519_dalek::{Signer as _, SigningKey};
+use iroh::EndpointAddr;
+use skytale_shape::pad::{Kind, seal_cell};
+use skytale_wire::{
+    frame::{Create, Credential, PROTOCOL, Ping, Publish, Subscribe, encode},
+    id::{AgentId, ChannelId, Epoch, MessageId, Seq, Signed, Time},
+    statement,
+    token::{AccountId, Claims, Grant, LIFETIME_MS_MAX, Scope, Signer, TokenId},
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+use crate::{config::Issuer, driver::Clock, run::Relay};
+
+const ISSUER: [u8; 32] = [9; 32];
+const CHANNEL: ChannelId = ChannelId([5; 32]);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct House {
+    relay: Relay,
+    _dir: tempfile::TempDir,
+}
+
+impl House {
+    async fn open(change: impl FnOnce(&mut RelayConfig)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Signer::from_seed(&ISSUER).unwrap().public_keys();
+        let mut config = RelayConfig::new(dir.path(), vec![Issuer::Keys(keys)]);
+        config.quic_addr.set_port(0);
+        config.health_addr.set_port(0);
+        change(&mut config);
+        Self {
+            relay: Relay::start(config).await.unwrap(),
+            _dir: dir,
+        }
+    }
+
+    async fn connect(&self) -> Client {
+        let endpoint = client_endpoint().await;
+        let connection = endpoint.connect(self.addr(), ALPN).await.unwrap();
+        let (send, recv) = connection.open_bi().await.unwrap();
+        Client {
+            relay: self.relay.key(),
+            identity: SigningKey::from_bytes(&[4; 32]),
+            line: Streams::new(send, recv, MAX_CELL),
+            endpoint,
+            connection,
+        }
+    }
+
+    fn addr(&self) -> EndpointAddr {
+        let id = iroh::EndpointId::from_bytes(&self.relay.key().0).unwrap();
+        EndpointAddr::new(id).with_ip_addr(self.relay.quic_addr())
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(self.relay.health_addr())
+            .await
+            .unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: relay\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+/// A client made by hand: an SDK would not let it misbehave.
+struct Client {
+    relay: RelayKey,
+    identity: SigningKey,
+    line: Streams,
+    endpoint: Endpoint,
+    connection: Connection,
+}
+
+impl Client {
+    async fn send(&mut self, frames: &[ToRelay]) {
+        send_on(&mut self.line, frames).await;
+    }
+
+    async fn next(&mut self) -> ToAgent {
+        next_on(&mut self.line).await
+    }
+
+    fn transport(&self) -> TransportKey {
+        TransportKey(*self.endpoint.id().as_bytes())
+    }
+
+    fn agent(&self) -> AgentId {
+        AgentId(self.identity.verifying_key().to_bytes())
+    }
+
+    fn claims(&self) -> Claims {
+        let now = Time(Clock::system().now().0 / 1000 * 1000);
+        Claims {
+            account: AccountId([1; 16]),
+            grant: Grant::Agent {
+                relay: self.relay,
+                agent: self.agent(),
+                transport_key: self.transport(),
+            },
+            scopes: [Scope::Relay].into(),
+            id: TokenId([2; 16]),
+            issued: now,
+            expires: now.plus(LIFETIME_MS_MAX),
+        }
+    }
+
+    fn hello(&self, claims: &Claims) -> ToRelay {
+        let token = Signer::from_seed(&ISSUER).unwrap().sign(claims);
+        self.hello_with(Credential::Token(token))
+    }
+
+    fn hello_with(&self, credential: Credential) -> ToRelay {
+        let statement = statement::identity(&self.relay, &self.transport(), &credential.hash());
+        ToRelay::Hello(Hello {
+            version: PROTOCOL,
+            agent: self.agent(),
+            proof: Signed(self.identity.sign(&statement).to_bytes()),
+            credential,
+        })
+    }
+
+    async fn get_ready(&mut self) {
+        let hello = self.hello(&self.claims());
+        self.send(&[hello]).await;
+        let ready = self.next().await;
+        assert!(matches!(ready, ToAgent::Ready(_)), "{ready:?}");
+    }
+
+    /// What the relay's last word is, and that the close itself repeats it.
+    async fn refusal(&mut self) -> Refusal {
+        let closing = loop {
+            if let ToAgent::Closing(closing) = self.next().await {
+                break closing;
+            }
+        };
+        let closed = timeout(PATIENCE, self.connection.closed());
+        let closed = format!("{}", closed.await.unwrap());
+        assert!(closed.contains(closing.refusal.code()), "{closed}");
+        closing.refusal
+    }
+}
+
+async fn client_endpoint() -> Endpoint {
+    Endpoint::builder(presets::Minimal)
+        .clear_ip_transports()
+        .bind_addr("127.0.0.1:0")
+        .unwrap()
+        .bind()
+        .await
+        .unwrap()
+}
+
+async fn send_on(line: &mut Streams, frames: &[ToRelay]) {
+    let frames: Vec<Bytes> = frames.iter().map(|frame| encode(frame).into()).collect();
+    let written = write(&mut line.send, &mut line.outgoing, &mut Vec::new(), &frames).await;
+    assert!(written.is_ok());
+}
+
+async fn next_on(line: &mut Streams) -> ToAgent {
+    loop {
+        if let Some(bytes) = line.incoming.next_frame().unwrap() {
+            return frame::decode(bytes, usize::MAX).unwrap();
+        }
+        let piece = timeout(PATIENCE, line.recv.read_chunk(65_536)).await;
+        let piece = piece.expect("a frame comes in time").unwrap().unwrap();
+        line.incoming.receive(&piece).unwrap();
+    }
+}
+
+fn id(number: u8) -> MessageId {
+    MessageId([number; 16])
+}
+
+fn create() -> ToRelay {
+    ToRelay::Create(Create {
+        channel: CHANNEL,
+        id: id(200),
+    })
+}
+
+fn publish(number: u8) -> ToRelay {
+    ToRelay::Publish(Publish {
+        channel: CHANNEL,
+        id: id(number),
+        epoch: Epoch(0),
+        body: vec![number; 3_000].into(),
+    })
+}
+
+fn subscribe() -> ToRelay {
+    ToRelay::Subscribe(Subscribe {
+        channel: CHANNEL,
+        id: id(201),
+        after: Seq(0),
+    })
+}
+
+fn ping(number: u8) -> ToRelay {
+    ToRelay::Ping(Ping { id: id(number) })
+}
+
+#[tokio::test]
+async fn an_agent_with_a_good_token_is_served() {
+    let house = House::open(|_| {}).await;
+    let mut alice = house.connect().await;
+
+    alice.get_ready().await;
+    alice.send(&[create(), publish(1), ping(2)]).await;
+
+    // The ping waits for no disk.
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        answers.push(alice.next().await);
+    }
+    let got = |wanted: fn(&ToAgent) -> bool| answers.iter().any(wanted);
+    assert!(got(|it| matches!(it, ToAgent::Pong(_))), "{answers:?}");
+    assert!(got(|it| matches!(it, ToAgent::Created(_))), "{answers:?}");
+    assert!(got(|it| matches!(it, ToAgent::Published(_))), "{answers:?}");
+    house.relay.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_read_from_the_archive_takes_the_second_stream() {
+    let house = House::open(|_| {}).await;
+    let mut alice = house.connect().await;
+    alice.get_ready().await;
+    alice.send(&[create()]).await;
+    let (send, recv) = alice.connection.open_bi().await.unwrap();
+    let mut second = Streams::new(send, recv, MAX_CELL);
+    send_on(&mut second, &[ping(250)]).await;
+    let mut pong = false;
+    let mut published = 0;
+    for number in 1..=20 {
+        alice.send(&[publish(number)]).await;
+    }
+    while !pong || published < 20 {
+        match alice.next().await {
+            ToAgent::Pong(answer) => pong |= answer.id == id(250),
+            ToAgent::Published(_) => published += 1,
+            _ => {}
+        }
+    }
+
+    alice.send(&[subscribe()]).await;
+
+    let answer = next_on(&mut second).await;
+    assert!(matches!(answer, ToAgent::Subscribed(_)), "{answer:?}");
+    for seq in 1..=20 {
+        let ToAgent::Deliver(deliver) = next_on(&mut second).await else {
+            panic!("only records come here")
+        };
+        assert_eq!(deliver.seq, Seq(seq));
+    }
+    house.relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_of_another_relay_key_time_or_algorithm_is_refused_by_name() {
+    let house = House::open(|_| {}).await;
+    let mut client = house.connect().await;
+    let good = client.claims();
+    let grant = |relay, transport_key| Claims {
+        grant: Grant::Agent {
+            relay,
+            agent: client.agent(),
+            transport_key,
+        },
+        ..good.clone()
+    };
+    let expired = Claims {
+        issued: Time(good.issued.0 - 2 * LIFETIME_MS_MAX),
+        expires: Time(good.expires.0 - 2 * LIFETIME_MS_MAX),
+        ..good.clone()
+    };
+    let hello = client.hello(&grant(RelayKey([1; 32]), client.transport()));
+    client.send(&[hello]).await;
+    assert_eq!(client.refusal().await, Refusal::TokenForAnotherRelay);
+
+    let mut client = house.connect().await;
+    let hello = client.hello(&good);
+    client.send(&[hello]).await;
+    assert_eq!(
+        client.refusal().await,
+        Refusal::TokenForAnotherKey,
+        "a stolen token is useless on another connection"
+    );
+
+    let mut client = house.connect().await;
+    let expired = Claims {
+        grant: client.claims().grant,
+        ..expired
+    };
+    let hello = client.hello(&expired);
+    client.send(&[hello]).await;
+    assert_eq!(client.refusal().await, Refusal::TokenExpired);
+
+    // {"typ":"JWT","alg":"none"}.{}. and nothing
+    let mut client = house.connect().await;
+    let unsigned = Credential::Token("eyJ0eXAiOiJKV1QiLCJhbGciOiJub25lIn0.e30.".into());
+    let hello = client.hello_with(unsigned);
+    client.send(&[hello]).await;
+    assert_eq!(client.refusal().await, Refusal::TokenInvalid);
+    house.relay.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_frame_is_a_hello() {
+    let house = House::open(|_| {}).await;
+    let mut client = house.connect().await;
+
+    client.send(&[ping(1)]).await;
+
+    assert_eq!(client.refusal().await, Refusal::HelloExpected);
+    house.relay.stop().await;
+}
+
+#[tokio::test]
+async fn garbage_closes_the_connection_by_name_before_and_after_hello() {
+    let house = House::open(|_| {}).await;
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut cell = |kind, payload: &[u8]| {
+        let mut cell = Vec::new();
+        seal_cell(kind, payload, &mut rng, &mut cell).unwrap();
+        cell
+    };
+    let cut_frame = cell(Kind::Frame, &[0, 0, 1, 0, 7]);
+    let not_cbor = cell(Kind::Frame, &[0, 0, 0, 3, 0xFF, 0xFF, 0xFF]);
+    let empty = cell(Kind::Frame, &[]);
+    let no_kind = vec![0; 256];
+    for garbage in [&cut_frame, &not_cbor, &empty, &no_kind] {
+        for ready in [false, true] {
+            let mut client = house.connect().await;
+            if ready {
+                client.get_ready().await;
+            }
+            client.line.send.write_all(garbage).await.unwrap();
+            assert_eq!(client.refusal().await, Refusal::Malformed, "{ready}");
+        }
+    }
+    // And on the second stream.
+    let mut client = house.connect().await;
+    client.get_ready().await;
+    let (mut send, _recv) = client.connection.open_bi().await.unwrap();
+    send.write_all(&not_cbor).await.unwrap();
+    assert_eq!(client.refusal().await, Refusal::Malformed);
+
+    let mut client = house.connect().await;
+    client.get_ready().await;
+    house.relay.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_by_its_header() {
+    let house = House::open(|_| {}).await;
+    // Announces more than a cell may have, and sends nothing of it.
+    let announced = u32::MAX.to_be_bytes();
+    let header: Vec<u8> = [&[0; 4], &announced[..], &[1]].concat();
+    for ready in [false, true] {
+        let mut client = house.connect().await;
+        if ready {
+            client.get_ready().await;
+        }
+        client.line.send.write_all(&header).await.unwrap();
+        assert_eq!(client.refusal().await, Refusal::TooLarge, "{ready}");
+    }
+    // A stranger's cell is small, whatever a member may send.
+    let mut client = house.connect().await;
+    let header: Vec<u8> = [&[0; 4], &20_000_u32.to_be_bytes()[..], &[1]].concat();
+    client.line.send.write_all(&header).await.unwrap();
+    assert_eq!(client.refusal().await, Refusal::TooLarge);
+    // A frame over the limit, in a cell that is not.
+    let mut client = house.connect().await;
+    client.get_ready().await;
+    let mut cell = Vec::new();
+    let len = u32::try_from(FRAME_BYTES_MAX + 1).unwrap();
+    let payload = [&len.to_be_bytes()[..], &vec![0; FRAME_BYTES_MAX + 1]].concat();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    seal_cell(Kind::Frame, &payload, &mut rng, &mut cell).unwrap();
+    // The relay may close before it has all of it.
+    let _ = client.line.send.write_all(&cell).await;
+    assert_eq!(client.refusal().await, Refusal::TooLarge);
+    house.relay.stop().await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_closed() {
+    let house = House::open(|config| config.hello_ms_max = 200).await;
+    let endpoint = client_endpoint().await;
+    let connection = endpoint.connect(house.addr(), ALPN).await.unwrap();
+
+    let closed = timeout(PATIENCE, connection.closed()).await;
+
+    let closed = closed.unwrap().to_string();
+    assert!(closed.contains("hello_timeout"), "{closed}");
+    house.relay.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_holds_only_so_many_connections() {
+    let house = House::open(|config| config.connections_per_ip_max = 2).await;
+    let mut first = house.connect().await;
+    first.get_ready().await;
+    let second = house.connect().await;
+
+    let third = client_endpoint().await;
+    assert!(third.connect(house.addr(), ALPN).await.is_err());
+
+    // One goes, and there is room again.
+    second.connection.close(0_u32.into(), b"");
+    second.endpoint.close().await;
+    let room = async {
+        loop {
+            let endpoint = client_endpoint().await;
+            if endpoint.connect(house.addr(), ALPN).await.is_ok() {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, room).await.unwrap();
+    house.relay.stop().await;
+}
+
+#[tokio::test]
+async fn addresses_of_one_ipv6_network_count_as_one() {
+    let network_of = |ip: &str| network(ip.parse().unwrap());
+
+    assert_eq!(
+        network_of("2001:db8:1:2:3::4"),
+        network_of("2001:db8:1:2:ffff::")
+    );
+    assert_ne!(network_of("2001:db8:1:2::"), network_of("2001:db8:1:3::"));
+    assert_eq!(network_of("::ffff:192.0.2.1"), network_of("192.0.2.1"));
+}
+
+#[tokio::test]
+async fn a_stopping_relay_tells_agents_to_resume_and_operators_that_it_drains() {
+    let house = House::open(|_| {}).await;
+    let mut alice = house.connect().await;
+    alice.get_ready().await;
+    assert!(house.get("/livez").await.starts_with("HTTP/1.1 200"));
+    let ready = house.get("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    assert!(ready.contains("\"archive\":true"), "{ready}");
+    let metrics = house.get("/metrics").await;
+    assert!(metrics.contains("skytale_relay_connections 1"), "{metrics}");
+
+    let stopping = tokio::spawn(house.relay.stop());
+
+    let last = alice.next().await;
+    let goodbye = Closing {
+        refusal: Refusal::ShuttingDown,
+        resume: true,
+    };
+    assert_eq!(last, ToAgent::Closing(goodbye));
+    timeout(PATIENCE, stopping).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_restarted_relay_is_the_same_relay() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = Signer::from_seed(&ISSUER).unwrap().public_keys();
+    let mut config = RelayConfig::new(dir.path(), vec![Issuer::Keys(keys)]);
+    config.quic_addr.set_port(0);
+    config.health_addr.set_port(0);
+
+    let first = Relay::start(config.clone()).await.unwrap();
+    let key = first.key();
+    let second = Relay::start(config.clone()).await;
+    assert!(second.is_err(), "two relays never share an archive");
+    first.stop().await;
+    let again = Relay::start(config).await.unwrap();
+
+    assert_eq!(again.key(), key);
+    again.stop().await;
+}

@@ -1,0 +1,599 @@
+//! The relay's mind: who is connected, who is in which channel, which commit comes first.
+//!
+//! Pure: frames, permits and answers of the store come in, frames and writes go out. It never
+//! reads a clock, draws a number or touches a socket, so that a simulation can run it. What it
+//! knows of a channel is its roster, its epoch and its head; it cannot read a message.
+//!
+//! Places and epochs are given in memory at once, so that writes can be pipelined; nothing that
+//! depends on a write leaves before its [`Input::Stored`]. A refusal that depends on a write on
+//! its way waits for it too: were the write to fail, the refusal would have been wrong.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+};
+
+use bytes::Bytes;
+use skytale_wire::{
+    frame::{Deliver, GuestProof, ToAgent, ToRelay},
+    id::{AgentId, ChannelId, Digest, MessageId, RelayKey, Seq, Time, TransportKey},
+    refusal::Refusal,
+};
+
+use crate::{
+    archive::{
+        ArchiveError, KeyPackagesLeft, SealedGroupInfo, StoredChannel, StoredRecord, Write, Written,
+    },
+    limits::Limits,
+};
+
+mod channel;
+mod connections;
+mod counters;
+mod invites;
+mod key_packages;
+mod ledger;
+mod mailbox;
+mod rates;
+mod retention;
+mod roster;
+mod sequencer;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+
+pub use counters::Counters;
+
+use channel::Channel;
+use connections::Connection;
+use ledger::Ledger;
+use rates::Rates;
+
+/// How a hub is set up.
+#[derive(Debug, Clone)]
+pub struct HubConfig {
+    /// The relay's own key, which guests sign.
+    pub relay: RelayKey,
+    /// What agents may ask for.
+    pub limits: Limits,
+    /// Whether agents without an account may join by invite.
+    pub guests: bool,
+    /// How long application messages are kept.
+    pub retention_ms: u64,
+}
+
+/// The relay's mind. The driver owns the one there is and calls it from one thread.
+pub struct Hub {
+    config: HubConfig,
+    channels: HashMap<ChannelId, Channel>,
+    /// In which channels an agent is or was a member.
+    memberships: HashMap<AgentId, BTreeSet<ChannelId>>,
+    /// How many channels an account has created.
+    owned: HashMap<String, u32>,
+    conns: BTreeMap<Conn, Connection>,
+    /// The one line of each agent that is ready.
+    lines: HashMap<AgentId, Conn>,
+    ledger: Ledger,
+    rates: Rates,
+    timers: BTreeSet<(Time, Timer)>,
+    counters: Counters,
+}
+
+/// What there is to do at a time. Stale ones are harmless: each looks again whether it is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Permit(Conn),
+    SlowReader(Conn),
+    ReadAgain(Conn, ChannelId),
+    Retention,
+    Sweep,
+}
+
+/// Whose request is handled, on which connection.
+#[derive(Debug, Clone, Copy)]
+struct Asking {
+    conn: Conn,
+    agent: AgentId,
+}
+
+impl Hub {
+    /// A hub over what the archive holds.
+    pub fn new(config: HubConfig, channels: Vec<StoredChannel>) -> Result<Self, ArchiveError> {
+        let mut hub = Self {
+            config,
+            channels: HashMap::new(),
+            memberships: HashMap::new(),
+            owned: HashMap::new(),
+            conns: BTreeMap::new(),
+            lines: HashMap::new(),
+            ledger: Ledger::default(),
+            rates: Rates::default(),
+            // Time zero is past: the first Tick looks what retention has to do.
+            timers: BTreeSet::from([(Time(0), Timer::Retention), (Time(0), Timer::Sweep)]),
+            counters: Counters::default(),
+        };
+        hub.channels = decode_channels(channels)?;
+        hub.rebuild_indexes();
+        Ok(hub)
+    }
+
+    /// Goes back to what the archive holds, after a write has failed: whoever waits for a write
+    /// is told `Unavailable`, connections stay, subscriptions read on from the archive. Until
+    /// this has succeeded, every request that needs a write is refused.
+    pub fn reload(
+        &mut self,
+        channels: Vec<StoredChannel>,
+        now: Time,
+        out: &mut Vec<Output>,
+    ) -> Result<(), ArchiveError> {
+        let from = out.len();
+        let fresh = decode_channels(channels)?;
+        self.fail_from(Ticket(0), out);
+        let mut old = std::mem::replace(&mut self.channels, fresh);
+        for (id, channel) in &mut self.channels {
+            if let Some(before) = old.remove(id) {
+                channel.take_over(before);
+            }
+        }
+        // Created in memory only: whoever subscribed was told nothing yet.
+        for (id, gone) in old {
+            for subscriber in gone.subscribers {
+                if let Some(connection) = self.conns.get_mut(&subscriber.conn) {
+                    connection.channels.remove(&id);
+                }
+            }
+        }
+        self.rebuild_indexes();
+        self.close_early_speakers(out);
+        self.ledger.writable = true;
+        self.resume_all(out);
+        // Loading took its time: what has become due meanwhile happens now.
+        self.tick(now, out);
+        self.counters.count(&out[from..]);
+        Ok(())
+    }
+
+    /// One step. What is to be done is added to `out`, in order.
+    pub fn handle(&mut self, input: Input, now: Time, out: &mut Vec<Output>) {
+        let from = out.len();
+        match input {
+            Input::Opened { conn, presented } => self.opened(conn, presented, now, out),
+            Input::Frame {
+                conn,
+                frame,
+                earlier,
+            } => self.frame(conn, frame, earlier, now, out),
+            Input::Renewed { conn, id, right } => self.renewed(conn, id, right, now, out),
+            Input::Gone { conn } => self.forget(conn),
+            Input::Stored { ticket, written } => self.stored(ticket, written, out),
+            Input::Failed { ticket } => self.fail_from(ticket, out),
+            Input::Answered { conn, answer } => self.answered(conn, answer, now, out),
+            Input::Full { conn } => self.full(conn, now),
+            Input::Drained { conn } => self.drained(conn, out),
+            Input::Tick => self.tick(now, out),
+        }
+        self.counters.count(&out[from..]);
+    }
+
+    /// When the next [`Input::Tick`] is due.
+    pub fn next_wake(&self) -> Option<Time> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// What has happened since the start, for the metrics.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Channels that there are.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    fn answered(&mut self, conn: Conn, answer: Answer, now: Time, out: &mut Vec<Output>) {
+        match answer {
+            Answer::Greeting {
+                key_packages,
+                welcomes,
+            } => self.greeted(conn, key_packages, welcomes, now, out),
+            Answer::Records {
+                channel,
+                after,
+                records,
+            } => self.records_read(conn, channel, after, records, now, out),
+            Answer::HashAt { channel, seq, hash } => {
+                self.subscribed(conn, channel, seq, hash, out);
+            }
+            Answer::Welcomes(frames) => self.welcomes_read(conn, &frames, out),
+            Answer::GroupInfo { channel, sealed } => {
+                self.group_info_read(conn, channel, sealed, now, out);
+            }
+            Answer::Unreadable(query) => self.unreadable(conn, &query, now, out),
+        }
+    }
+
+    fn unreadable(&mut self, conn: Conn, query: &Query, now: Time, out: &mut Vec<Output>) {
+        match *query {
+            Query::Greeting { .. } => self.close(conn, Refusal::Unavailable, true, out),
+            Query::Records { channel, after, .. } => {
+                self.records_read(conn, channel, after, Vec::new(), now, out);
+            }
+            Query::HashAt { channel, .. } => self.subscribe_failed(conn, channel, out),
+            // The agent asks again: the Welcomes lie where they lay.
+            Query::Welcomes { .. } => {}
+            Query::GroupInfo { channel } => {
+                self.refuse_takes(conn, channel, Refusal::Unavailable, out);
+            }
+        }
+    }
+
+    fn frame(
+        &mut self,
+        conn: Conn,
+        frame: ToRelay,
+        earlier: Option<Seq>,
+        now: Time,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(connection) = self.conns.get_mut(&conn) else {
+            return; // It was closed while the frame was on its way.
+        };
+        if connection
+            .permit
+            .has_ended(now, self.config.limits.leeway_ms)
+        {
+            return self.close(conn, Refusal::TokenExpired, true, out);
+        }
+        if !connection.ready {
+            if connection.early.len() >= EARLY_FRAMES_MAX {
+                return self.close(conn, Refusal::LimitReached, true, out);
+            }
+            connection.early.push((frame, earlier));
+            return;
+        }
+        let who = Asking {
+            conn,
+            agent: connection.agent,
+        };
+        let rate = self.config.limits.frames;
+        if !self.rates.of(who.agent).frames.take(rate, 1, now) {
+            return Self::refuse_frame(who, &frame, Refusal::RateLimited, out);
+        }
+        match frame {
+            // The edge takes the Hello; a second one is a mistake of the peer.
+            ToRelay::Hello(_) => self.close(conn, Refusal::Malformed, false, out),
+            ToRelay::Create(create) => self.create(who, &create, now, out),
+            ToRelay::Publish(publish) => self.publish(who, publish, earlier, now, out),
+            ToRelay::Commit(commit) => self.commit(who, commit, earlier, now, out),
+            ToRelay::Leave(leave) => self.leave(who, &leave, earlier, now, out),
+            ToRelay::Subscribe(subscribe) => self.subscribe(who, &subscribe, now, out),
+            ToRelay::PutKeyPackages(put) => self.put_key_packages(who, put, now, out),
+            ToRelay::TakeKeyPackage(take) => self.take_key_package(who, &take, now, out),
+            ToRelay::TakeWelcome(_) => self.take_welcome(who, out),
+            ToRelay::Welcomed(welcomed) => self.welcomed(who, &welcomed, out),
+            ToRelay::TakeGroupInfo(take) => self.take_group_info(who, &take, now, out),
+            ToRelay::WantGroupInfo(want) => self.want_group_info(who, &want, now, out),
+            ToRelay::SealGroupInfo(seal) => self.seal_group_info(who, seal, now, out),
+            ToRelay::Seen(seen) => self.seen(who, &seen),
+            // The edge checks the credential and hands in `Renewed`.
+            ToRelay::Renew(_) => {}
+            ToRelay::Ping(ping) => send(
+                conn,
+                ToAgent::Pong(skytale_wire::frame::Pong { id: ping.id }),
+                out,
+            ),
+        }
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
+        while let Some((at, timer)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.pop_first();
+            match timer {
+                Timer::Permit(conn) => self.check_permit(conn, now, out),
+                Timer::SlowReader(conn) => self.check_progress(conn, now, out),
+                Timer::ReadAgain(conn, channel) => self.read_again(conn, channel, out),
+                Timer::Retention => self.prune(now, out),
+                Timer::Sweep => {
+                    self.rates.sweep(&self.config.limits, now);
+                    self.timers.insert((now.plus(SWEEP_MS), Timer::Sweep));
+                }
+            }
+        }
+    }
+
+    /// Whether this connection's permit reaches this channel. Membership is another question.
+    fn covers(&self, conn: Conn, channel: &ChannelId) -> bool {
+        self.conns
+            .get(&conn)
+            .is_some_and(|connection| connection.permit.covers(channel))
+    }
+
+    fn rebuild_indexes(&mut self) {
+        self.memberships.clear();
+        self.owned.clear();
+        for (id, channel) in &self.channels {
+            for agent in channel.kept.roster.everybody() {
+                self.memberships.entry(*agent).or_default().insert(*id);
+            }
+            *self.owned.entry(channel.kept.owner.clone()).or_default() += 1;
+        }
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("channels", &self.channels.len())
+            .field("connections", &self.conns.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn decode_channels(
+    stored: Vec<StoredChannel>,
+) -> Result<HashMap<ChannelId, Channel>, ArchiveError> {
+    stored
+        .into_iter()
+        .map(|stored| Ok((stored.channel, Channel::from_stored(&stored)?)))
+        .collect()
+}
+
+fn send(conn: Conn, frame: ToAgent, out: &mut Vec<Output>) {
+    out.push(Output::Send {
+        conn,
+        lane: Lane::Live,
+        frame,
+    });
+}
+
+/// Frames that may come before Ready has gone out; a peer that sends more is closed.
+const EARLY_FRAMES_MAX: usize = 64;
+/// How often buckets that are full again are forgotten.
+const SWEEP_MS: u64 = 60_000;
+
+/// One connection, numbered by the driver, never used twice in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Conn(pub u64);
+
+/// One write on its way to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Which of a connection's two streams a frame takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Answers and what is new.
+    Live,
+    /// What is read from the archive, at lower priority.
+    CatchUp,
+}
+
+/// An agent whose identity the edge has proved, with what lets it in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presented {
+    /// Who.
+    pub agent: AgentId,
+    /// The connection's key.
+    pub transport: TransportKey,
+    /// By what right.
+    pub right: Right,
+}
+
+/// By what right an agent is here. The edge has checked tokens; the hub checks the other two,
+/// because only it knows invites and rosters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Right {
+    /// A checked token of an account.
+    Account {
+        /// Whose usage this counts to.
+        account: String,
+        /// The token's end.
+        expires: Time,
+    },
+    /// A guest that shows an invite: that channel only.
+    Invite(GuestProof),
+    /// A guest that has joined before: the channels whose roster names it.
+    Member,
+}
+
+/// What happens to the hub.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A connection has said Hello and proved its identity.
+    Opened {
+        /// Which.
+        conn: Conn,
+        /// Who.
+        presented: Presented,
+    },
+    /// A frame has come. `earlier` is what the archive knows under the frame's (channel, agent,
+    /// id): the driver looks it up for Publish, Commit and Leave before it hands the frame in. The
+    /// answer may be a little old: the hub knows by itself what is on its way to the store and
+    /// the last 16,384 records that were stored. Across a failed write it may not be older than
+    /// the reload, because a write that failed may have been written all the same.
+    Frame {
+        /// From which connection.
+        conn: Conn,
+        /// The frame; never a Hello.
+        frame: ToRelay,
+        /// Where the same request was stored earlier.
+        earlier: Option<Seq>,
+    },
+    /// A new token on a living connection, checked by the edge.
+    Renewed {
+        /// Which.
+        conn: Conn,
+        /// Answers this request.
+        id: MessageId,
+        /// The result of the check.
+        right: Result<Right, Refusal>,
+    },
+    /// A connection is gone.
+    Gone {
+        /// Which.
+        conn: Conn,
+    },
+    /// A write is durable.
+    Stored {
+        /// Which.
+        ticket: Ticket,
+        /// What it gave back.
+        written: Written,
+    },
+    /// A write and everything handed to the store after it has failed. The heads of all channels
+    /// must be loaded again before the next write: the driver calls [`Hub::reload`].
+    Failed {
+        /// Which.
+        ticket: Ticket,
+    },
+    /// The answer to an [`Output::Read`].
+    Answered {
+        /// For which connection.
+        conn: Conn,
+        /// What was found.
+        answer: Answer,
+    },
+    /// A connection's outbound queue is over its limit: live pushes stop, its channels fall
+    /// behind and are read from the archive later.
+    Full {
+        /// Which.
+        conn: Conn,
+    },
+    /// The queue has room again.
+    Drained {
+        /// Which.
+        conn: Conn,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What the hub wants done, in this order.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// One frame for one connection.
+    Send {
+        /// To which.
+        conn: Conn,
+        /// By which stream.
+        lane: Lane,
+        /// What.
+        frame: ToAgent,
+    },
+    /// The same record for many connections: encode it once.
+    Deliver {
+        /// To which.
+        conns: Vec<Conn>,
+        /// What.
+        frame: Deliver,
+    },
+    /// Hand to the store, in this order.
+    Store {
+        /// To be given back in `Stored` or `Failed`.
+        ticket: Ticket,
+        /// What.
+        write: Write,
+    },
+    /// Look up in the store and answer with `Answered`.
+    Read {
+        /// For which connection.
+        conn: Conn,
+        /// What.
+        query: Query,
+    },
+    /// Send `Closing` and end the connection.
+    Close {
+        /// Which.
+        conn: Conn,
+        /// Why.
+        refusal: Refusal,
+        /// Whether connecting again makes sense.
+        resume: bool,
+    },
+}
+
+/// A question to the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// What Ready says about an agent.
+    Greeting {
+        /// Whose.
+        agent: AgentId,
+    },
+    /// Records of a channel, for a subscription that is behind.
+    Records {
+        /// Which channel.
+        channel: ChannelId,
+        /// The last one sent.
+        after: Seq,
+        /// At most so many.
+        count_max: usize,
+        /// At most so many bytes.
+        bytes_max: usize,
+    },
+    /// The log hash where a subscriber stands.
+    HashAt {
+        /// Which channel.
+        channel: ChannelId,
+        /// The subscriber's cursor.
+        seq: Seq,
+    },
+    /// The Welcomes of an agent.
+    Welcomes {
+        /// Whose.
+        agent: AgentId,
+    },
+    /// The sealed `GroupInfo` of a channel.
+    GroupInfo {
+        /// Which channel.
+        channel: ChannelId,
+    },
+}
+
+/// What the archive said. Each variant repeats what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Query::Greeting`].
+    Greeting {
+        /// `KeyPackages` left.
+        key_packages: KeyPackagesLeft,
+        /// Welcomes waiting.
+        welcomes: u32,
+    },
+    /// To [`Query::Records`].
+    Records {
+        /// Which channel.
+        channel: ChannelId,
+        /// What was asked.
+        after: Seq,
+        /// Contiguous from `after` on; empty at the durable head.
+        records: Vec<StoredRecord>,
+    },
+    /// To [`Query::HashAt`].
+    HashAt {
+        /// Which channel.
+        channel: ChannelId,
+        /// What was asked.
+        seq: Seq,
+        /// The hash, when it is still known.
+        hash: Option<Digest>,
+    },
+    /// To [`Query::Welcomes`]: encoded [`skytale_wire::frame::Welcome`] frames.
+    Welcomes(Vec<Bytes>),
+    /// To [`Query::GroupInfo`].
+    GroupInfo {
+        /// Which channel.
+        channel: ChannelId,
+        /// What is kept.
+        sealed: Option<SealedGroupInfo>,
+    },
+    /// The archive could not read.
+    Unreadable(Query),
+}

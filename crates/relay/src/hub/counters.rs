@@ -1,0 +1,74 @@
+//! What has happened since the start, for operators: numbers only, no agent and no channel.
+
+use std::collections::BTreeMap;
+
+use skytale_wire::{frame::ToAgent, refusal::Refusal};
+
+use super::{Lane, Output};
+use crate::archive::Write;
+
+/// Counted from what the hub puts out, so that no path can be forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections that reached Ready.
+    pub opened: u64,
+    /// Publish requests acknowledged, repeats included.
+    pub published: u64,
+    /// Commits and leaves acknowledged, repeats included.
+    pub acknowledged: u64,
+    /// Channels created, repeats included.
+    pub created: u64,
+    /// Records handed to connections live, counted once for each receiver.
+    pub delivered: u64,
+    /// Records handed to connections from the archive.
+    pub caught_up: u64,
+    /// Records handed to the store.
+    pub appended: u64,
+    /// Welcomes handed to connections, repeats included.
+    pub welcomes: u64,
+    /// `KeyPackages` handed out.
+    pub key_packages: u64,
+    /// Reads asked of the archive.
+    pub reads: u64,
+    /// Requests refused, by reason.
+    pub nacks: BTreeMap<Refusal, u64>,
+    /// Connections closed by the hub, by reason.
+    pub closed: BTreeMap<Refusal, u64>,
+}
+
+impl Counters {
+    pub(super) fn count(&mut self, outputs: &[Output]) {
+        for output in outputs {
+            match output {
+                Output::Send { lane, frame, .. } => self.count_frame(*lane, frame),
+                Output::Deliver { conns, .. } => self.delivered += conns.len() as u64,
+                Output::Store { write, .. } => {
+                    self.appended += u64::from(matches!(write, Write::Append(_)));
+                }
+                Output::Read { .. } => self.reads += 1,
+                Output::Close { refusal, .. } => *self.closed.entry(*refusal).or_default() += 1,
+            }
+        }
+    }
+
+    fn count_frame(&mut self, lane: Lane, frame: &ToAgent) {
+        match frame {
+            ToAgent::Ready(_) => self.opened += 1,
+            ToAgent::Created(_) => self.created += 1,
+            ToAgent::Published(_) => self.published += 1,
+            ToAgent::Ack(_) => self.acknowledged += 1,
+            ToAgent::Nack(nack) => *self.nacks.entry(nack.refusal).or_default() += 1,
+            ToAgent::Deliver(_) => self.caught_up += u64::from(lane == Lane::CatchUp),
+            ToAgent::KeyPackage(_) => self.key_packages += 1,
+            ToAgent::Welcome(_) => self.welcomes += 1,
+            ToAgent::Subscribed(_)
+            | ToAgent::Pruned(_)
+            | ToAgent::KeyPackagesKept(_)
+            | ToAgent::GroupInfo(_)
+            | ToAgent::GroupInfoWanted(_)
+            | ToAgent::Renewed(_)
+            | ToAgent::Pong(_)
+            | ToAgent::Closing(_) => {}
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Starting a relay and stopping it: its key, its archive, its doors.
+
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+    time::Duration,
+};
+
+use iroh::SecretKey;
+use skytale_wire::id::RelayKey;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::info;
+use zeroize::Zeroizing;
+
+use crate::{
+    archive::{ArchiveError, fjall::FjallArchive, sqlite::SqliteArchive},
+    auth::{Gate, GateError},
+    config::{BadConfig, Engine, RelayConfig},
+    driver::{Clock, Door, Driver, StartError},
+    edge::quic::{QuicEdge, QuicError},
+    health::{Health, Watched},
+    hub::HubConfig,
+};
+
+/// A running relay. Stop it; when it is only dropped, it stops without goodbyes.
+pub struct Relay {
+    key: RelayKey,
+    quic_addr: SocketAddr,
+    health_addr: SocketAddr,
+    driver: Driver,
+    quic: QuicEdge,
+    health: Health,
+    draining: CancellationToken,
+    /// Ends what has no end of its own.
+    _background: DropGuard,
+}
+
+/// Why a relay could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RelayError {
+    /// A setting cannot be meant.
+    #[error(transparent)]
+    Config(#[from] BadConfig),
+    /// The data directory cannot be used.
+    #[error("cannot use the relay's data directory: {0}")]
+    Directory(io::ErrorKind),
+    /// The key file is not a relay's key, or others may read it.
+    #[error("the relay's key file {0}")]
+    Key(&'static str),
+    /// The archive cannot be opened.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// Tokens could not be checked.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    /// The door for agents cannot be opened.
+    #[error(transparent)]
+    Quic(#[from] QuicError),
+    /// The health address is taken, or is not this machine's.
+    #[error("cannot listen for health checks on {addr}: {reason}")]
+    Health {
+        /// Where.
+        addr: SocketAddr,
+        /// What the system says.
+        reason: io::ErrorKind,
+    },
+    /// The system gave no thread.
+    #[error("no thread could be started: {0}")]
+    Threads(io::ErrorKind),
+}
+
+impl Relay {
+    /// Opens the archive, then the doors. Everything that can fail has failed when this returns.
+    pub async fn start(config: RelayConfig) -> Result<Self, RelayError> {
+        config.check()?;
+        let dir = config.data_dir.clone();
+        let seed = blocking(move || prepare(&dir)).await?;
+        let secret = SecretKey::from_bytes(&seed);
+        let key = RelayKey(*secret.public().as_bytes());
+        let clock = Clock::system();
+        let gate = Gate::new(key, &config.issuers, clock.clone())?;
+        let hub = HubConfig {
+            relay: key,
+            limits: config.limits.clone(),
+            guests: config.guests,
+            retention_ms: config.retention_ms(),
+        };
+        let driver = open_driver(&config, hub, clock).await?;
+        let draining = CancellationToken::new();
+        let watched = Watched {
+            door: driver.door(),
+            gate: gate.clone(),
+            draining: draining.clone(),
+        };
+        let (health, quic) = match open_doors(&config, secret, watched).await {
+            Ok(doors) => doors,
+            Err(error) => {
+                driver.stop().await;
+                return Err(error);
+            }
+        };
+        let background = CancellationToken::new();
+        tokio::spawn(background.clone().run_until_cancelled_owned(refresh(gate)));
+        let quic_addr = quic.addr().unwrap_or(config.quic_addr);
+        let health_addr = health.addr();
+        info!(relay = %key.short(), %quic_addr, %health_addr, "the relay is up");
+        Ok(Self {
+            key,
+            quic_addr,
+            health_addr,
+            driver,
+            quic,
+            health,
+            draining,
+            _background: background.drop_guard(),
+        })
+    }
+
+    /// The key that clients pin.
+    pub fn key(&self) -> RelayKey {
+        self.key
+    }
+
+    /// Where agents connect.
+    pub fn quic_addr(&self) -> SocketAddr {
+        self.quic_addr
+    }
+
+    /// Where health and metrics are read.
+    pub fn health_addr(&self) -> SocketAddr {
+        self.health_addr
+    }
+
+    /// The driver's entrance, for another edge in the same process.
+    pub fn door(&self) -> Door {
+        self.driver.door()
+    }
+
+    /// Takes nothing more in, stores what has come, tells every agent to resume, and ends: within
+    /// ten seconds.
+    pub async fn stop(self) {
+        self.draining.cancel();
+        self.quic.stop_listening();
+        self.driver.stop().await;
+        self.quic.finish(GOODBYE_MAX).await;
+        self.health.stop().await;
+        info!(relay = %self.key.short(), "the relay has stopped");
+    }
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay")
+            .field("key", &self.key)
+            .field("quic_addr", &self.quic_addr)
+            .field("health_addr", &self.health_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<StartError> for RelayError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Archive(error) => Self::Archive(error),
+            StartError::Threads(kind) => Self::Threads(kind),
+        }
+    }
+}
+
+impl From<io::Error> for RelayError {
+    /// Only what went wrong, not where: the operator knows which directory was given.
+    fn from(error: io::Error) -> Self {
+        Self::Directory(error.kind())
+    }
+}
+
+async fn open_doors(
+    config: &RelayConfig,
+    secret: SecretKey,
+    watched: Watched,
+) -> Result<(Health, QuicEdge), RelayError> {
+    let (door, gate) = (watched.door.clone(), watched.gate.clone());
+    let addr = config.health_addr;
+    let health = Health::open(addr, watched)
+        .await
+        .map_err(|error| RelayError::Health {
+            addr,
+            reason: error.kind(),
+        })?;
+    let quic = QuicEdge::open(config, secret, gate, door).await?;
+    Ok((health, quic))
+}
+
+async fn open_driver(
+    config: &RelayConfig,
+    hub: HubConfig,
+    clock: Clock,
+) -> Result<Driver, RelayError> {
+    let dir = config.data_dir.clone();
+    let engine = config.archive;
+    blocking(move || match engine {
+        Engine::Fjall => {
+            Driver::start(hub, FjallArchive::open(&dir)?, clock).map_err(RelayError::from)
+        }
+        Engine::Sqlite => {
+            Driver::start(hub, SqliteArchive::open(&dir)?, clock).map_err(RelayError::from)
+        }
+    })
+    .await
+}
+
+/// Runs what waits for the disk where it holds up nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RelayError> + Send + 'static,
+) -> Result<T, RelayError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+}
+
+/// Keys that an issuer has retired stop counting at the next round.
+async fn refresh(gate: Gate) {
+    loop {
+        gate.refresh().await;
+        let pause = if gate.is_ready() {
+            REFRESH_INTERVAL
+        } else {
+            REFRESH_RETRY
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Makes the data directory and gives the relay's secret, made on first use.
+fn prepare(dir: &Path) -> Result<Zeroizing<[u8; 32]>, RelayError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)?;
+    let path = dir.join(KEY_FILE);
+    match File::open(&path) {
+        Ok(file) => read_key(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_key(dir)?;
+            // What stands there counts, also when another process was quicker.
+            read_key(File::open(&path)?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read_key(mut file: File) -> Result<Zeroizing<[u8; 32]>, RelayError> {
+    let metadata = file.metadata()?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(RelayError::Key(
+            "can be read by others: make it readable by its owner only (mode 600)",
+        ));
+    }
+    if metadata.len() != 32 {
+        return Err(RelayError::Key(
+            "is damaged: restore it, or remove it to start as a new relay",
+        ));
+    }
+    let mut seed = Zeroizing::new([0; 32]);
+    file.read_exact(&mut *seed)?;
+    Ok(seed)
+}
+
+/// Written beside its place and linked to it: whole or not there, and never over another key.
+fn make_key(dir: &Path) -> Result<(), RelayError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed)
+        .map_err(|_| RelayError::Key("cannot be made: the system gives no randomness"))?;
+    let fresh = dir.join(format!("{KEY_FILE}.{}", std::process::id()));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(&*seed)?;
+    file.sync_all()?;
+    let linked = fs::hard_link(&fresh, dir.join(KEY_FILE));
+    fs::remove_file(&fresh)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+        Err(_) | Ok(()) => {}
+    }
+    File::open(dir)?.sync_all()?;
+    Ok(())
+}
+
+const KEY_FILE: &str = "relay.key";
+/// How often issuers' keys are fetched, and how often until they have come at all.
+const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
+const REFRESH_RETRY: Duration = Duration::from_secs(11);
+/// How long connections may take to read their goodbye, after the archive has had its time.
+const GOODBYE_MAX: Duration = Duration::from_secs(4);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_read_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("relay");
+
+        let first = prepare(&dir).unwrap();
+
+        assert_eq!(*prepare(&dir).unwrap(), *first);
+        assert_ne!(*first, [0; 32]);
+        let mode = fs::metadata(dir.join(KEY_FILE))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing else stays");
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_or_that_is_damaged_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path()).unwrap();
+        let path = dir.path().join(KEY_FILE);
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(prepare(dir.path()), Err(RelayError::Key(_))));
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, [1; 31]).unwrap();
+        assert!(matches!(prepare(dir.path()), Err(RelayError::Key(_))));
+    }
+}

@@ -1,0 +1,800 @@
+//! The line to one relay: connects, connects again, carries frames as padded cells.
+//!
+//! A link knows nothing of what frames mean, besides Ready (the second lane may be opened) and
+//! Closing (whether to come back). It reports to the worker through one bounded channel, and takes
+//! frames from it through another that belongs to one connection, so that nothing of an old
+//! connection ever leaks into a new one.
+//!
+//! ```text
+//! Connecting ── QUIC up ──► Greeting ── Ready ──► Ready
+//!     ▲                        │                    │
+//!     └──── pause ◄── lost, or closed and may resume┘──► Refused (closed for good)
+//! ```
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use iroh::{
+    Endpoint, EndpointAddr, PublicKey, SecretKey,
+    endpoint::{
+        Connection, ConnectionError, PortmapperConfig, QuicTransportConfig, ReadError, RecvStream,
+        SendStream, VarInt, presets,
+    },
+};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use skytale_shape::{Incoming, Outgoing, bucket::MAX_CELL};
+use skytale_wire::{
+    frame::{self, ALPN, Ping, ToAgent, ToRelay},
+    http::Secret,
+    id::{AgentId, MessageId, RelayKey, Time, TransportKey},
+    refusal::{Refusal, Remedy},
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use zeroize::Zeroizing;
+
+use crate::{account::Account, clock, config::Timeouts, error::Error};
+
+/// Names one connection among all that this process has made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LineId(u64);
+
+impl LineId {
+    fn fresh() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// What a link tells the worker.
+#[derive(Debug)]
+pub(crate) struct LineEvent {
+    pub(crate) relay: RelayKey,
+    pub(crate) line: LineId,
+    pub(crate) what: LineNews,
+}
+
+#[derive(Debug)]
+pub(crate) enum LineNews {
+    /// QUIC is up. Dropping `frames` ends the connection once everything in it is written.
+    Up {
+        transport: TransportKey,
+        token: Option<Secret>,
+        frames: mpsc::Sender<ToRelay>,
+    },
+    Frame(ToAgent),
+    /// A token to go on with.
+    Token(Secret),
+    Down,
+}
+
+/// Where a link stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// Looking for the relay, or pausing before the next try.
+    Connecting,
+    /// The connection is up, the relay has not let us in yet.
+    Greeting,
+    /// In use.
+    Ready,
+    /// The relay does not want us back; the refusal says what to do.
+    Refused(Refusal),
+}
+
+/// What `doctor` shows of a link.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkView {
+    pub(crate) state: LinkState,
+    /// Where we are connected or tried last.
+    pub(crate) address: Option<String>,
+    /// Why the last try or connection ended.
+    pub(crate) trouble: Option<String>,
+}
+
+/// What every link of an agent needs.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkSetup {
+    pub(crate) me: AgentId,
+    pub(crate) account: Option<Arc<Account>>,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) events: mpsc::Sender<LineEvent>,
+    pub(crate) runtime: Handle,
+}
+
+/// The worker's end of a link.
+#[derive(Debug)]
+pub(crate) struct Link {
+    addresses: watch::Sender<Vec<String>>,
+    view: Arc<Mutex<LinkView>>,
+    cancel: CancellationToken,
+    /// A link that is let go without a word ends too.
+    _on_drop: DropGuard,
+    task: JoinHandle<()>,
+}
+
+impl Link {
+    pub(crate) fn start(setup: &LinkSetup, relay: RelayKey, addresses: Vec<String>) -> Self {
+        let (wanted, addresses) = watch::channel(addresses);
+        let view = Arc::new(Mutex::new(LinkView {
+            state: LinkState::Connecting,
+            address: None,
+            trouble: None,
+        }));
+        let cancel = CancellationToken::new();
+        let runner = Runner {
+            relay,
+            setup: setup.clone(),
+            addresses,
+            view: Arc::clone(&view),
+            secret: SecretKey::generate(),
+            rng: seeded(),
+            endpoint: None,
+            token: None,
+        };
+        let task = setup.runtime.spawn(runner.run(cancel.clone()));
+        Self {
+            addresses: wanted,
+            view,
+            _on_drop: cancel.clone().drop_guard(),
+            cancel,
+            task,
+        }
+    }
+
+    /// Where to look from the next try on.
+    pub(crate) fn look_at(&self, addresses: Vec<String>) {
+        self.addresses.send_if_modified(|current| {
+            let changed = *current != addresses;
+            *current = addresses;
+            changed
+        });
+    }
+
+    pub(crate) fn view(&self) -> LinkView {
+        lock(&self.view).clone()
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        lock(&self.view).state == LinkState::Ready
+    }
+
+    /// No further connection is made; the present one ends when its frames are written.
+    pub(crate) fn retire(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Waits for the end after [`Self::retire`], but not for ever.
+    pub(crate) async fn ended(self) {
+        self.cancel.cancel();
+        let mut task = self.task;
+        if timeout(END_MAX, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+/// A link's own side.
+struct Runner {
+    relay: RelayKey,
+    setup: LinkSetup,
+    addresses: watch::Receiver<Vec<String>>,
+    view: Arc<Mutex<LinkView>>,
+    /// The transport key: fresh for each link, so two relays cannot tell by it that we are one.
+    secret: SecretKey,
+    rng: ChaCha8Rng,
+    endpoint: Option<Bound>,
+    token: Option<HeldToken>,
+}
+
+/// A socket, and which addresses it can reach.
+struct Bound {
+    endpoint: Endpoint,
+    reach: Reach,
+}
+
+/// A client shows its interface's addresses to the relay, so it is bound no wider than needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reach {
+    loopback_only: bool,
+    four: bool,
+    six: bool,
+}
+
+struct HeldToken {
+    token: Secret,
+    /// From here on a new one is used for a new connection.
+    renew_at: Time,
+}
+
+/// How a connection or a try to get one has ended.
+#[derive(Debug)]
+enum End {
+    /// We ended it.
+    Done,
+    /// It broke, or never came to be.
+    Lost(String),
+    /// The relay said why.
+    Closed { refusal: Refusal, resume: bool },
+}
+
+impl Runner {
+    async fn run(mut self, cancel: CancellationToken) {
+        let mut tries = 0;
+        let mut refusals = 0;
+        loop {
+            let end = tokio::select! {
+                () = cancel.cancelled() => break,
+                connected = self.connect() => match connected {
+                    Ok((connection, token)) => self.converse(connection, token, &cancel).await,
+                    Err(error) => Err(error),
+                },
+            };
+            let was_ready = lock(&self.view).state == LinkState::Ready;
+            if was_ready {
+                (tries, refusals) = (0, 0);
+            }
+            let trouble = match end {
+                Ok(End::Done) => None,
+                Ok(End::Lost(why)) => Some(why),
+                Ok(End::Closed { refusal, resume }) => {
+                    refusals += 1;
+                    if !self.may_return(refusal, resume, refusals) {
+                        tracing::warn!(relay = %self.relay.short(), code = refusal.code(), "the relay does not want this agent back");
+                        self.show(LinkState::Refused(refusal), Some(refusal.to_string()));
+                        cancel.cancelled().await;
+                        break;
+                    }
+                    Some(refusal.to_string())
+                }
+                Err(error) => Some(error.to_string()),
+            };
+            tracing::debug!(relay = %self.relay.short(), tries, trouble, "line ended");
+            self.show(LinkState::Connecting, trouble);
+            let pause = pause(tries, &mut self.rng);
+            tries += 1;
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                () = sleep(pause) => {}
+                changed = self.addresses.changed() => if changed.is_err() { break },
+            }
+        }
+        if let Some(bound) = self.endpoint.take() {
+            // Tells the relay; a relay that does not answer is not waited for.
+            let _ = timeout(END_MAX, bound.endpoint.close()).await;
+        }
+    }
+
+    /// Whether to knock again after this word. The relay refuses a Hello always with "do not
+    /// resume", so what the refusal means decides too.
+    fn may_return(&mut self, refusal: Refusal, resume: bool, refusals: u32) -> bool {
+        match refusal {
+            Refusal::TokenInvalid | Refusal::TokenExpired | Refusal::TokenForAnotherKey => {
+                self.token = None;
+                self.setup.account.is_some() && refusals < REFUSALS_MAX
+            }
+            Refusal::Replaced => resume,
+            _ => resume || refusal.remedy() == Remedy::Retry,
+        }
+    }
+
+    /// A QUIC connection to the relay whose key is pinned, and the token to show on it.
+    async fn connect(&mut self) -> Result<(Connection, Option<Secret>), Error> {
+        let token = self.token().await?;
+        let written = self.addresses.borrow_and_update().clone();
+        let resolved = timeout(self.setup.timeouts.connect, resolve(&written))
+            .await
+            .unwrap_or_default();
+        if resolved.is_empty() {
+            return Err(Error::unreachable(
+                "the relay's address cannot be found: check the host name and the network",
+            ));
+        }
+        let id = PublicKey::from_bytes(self.relay.as_bytes())
+            .map_err(|_| Error::misuse("the relay's key is not a valid key"))?;
+        let endpoint = self.bind(&resolved).await?;
+        let target = resolved
+            .iter()
+            .fold(EndpointAddr::new(id), |target, address| {
+                target.with_ip_addr(*address)
+            });
+        lock(&self.view).address = written.first().cloned();
+        match timeout(self.setup.timeouts.connect, endpoint.connect(target, ALPN)).await {
+            Ok(Ok(connection)) => Ok((connection, token)),
+            Ok(Err(error)) => Err(Error::unreachable(format!(
+                "the relay does not accept the connection ({error}): check its address and key"
+            ))),
+            Err(_) => Err(Error::unreachable(
+                "the relay does not answer: check its address, and that UDP gets through",
+            )),
+        }
+    }
+
+    /// The socket, bound again only when another kind of address has to be reached.
+    async fn bind(&mut self, targets: &[SocketAddr]) -> Result<Endpoint, Error> {
+        let reach = Reach::of(targets);
+        if let Some(bound) = &self.endpoint
+            && bound.reach == reach
+        {
+            return Ok(bound.endpoint.clone());
+        }
+        if let Some(old) = self.endpoint.take() {
+            let _ = timeout(END_MAX, old.endpoint.close()).await;
+        }
+        let no_socket = |_| Error::unreachable("no UDP socket can be opened on this machine");
+        let mut builder = Endpoint::builder(presets::Minimal)
+            .secret_key(self.secret.clone())
+            .portmapper_config(PortmapperConfig::Disabled)
+            .transport_config(transport())
+            .clear_ip_transports();
+        for address in reach.bind_addresses() {
+            builder = builder
+                .bind_addr(address)
+                .map_err(|_| Error::unreachable("no UDP socket can be opened on this machine"))?;
+        }
+        let endpoint = builder.bind().await.map_err(no_socket)?;
+        self.endpoint = Some(Bound {
+            endpoint: endpoint.clone(),
+            reach,
+        });
+        Ok(endpoint)
+    }
+
+    /// The token to show: the one that we have, if it lives long enough, else a new one. `None`
+    /// for a guest.
+    async fn token(&mut self) -> Result<Option<Secret>, Error> {
+        let now = clock::now();
+        if let Some(held) = &self.token
+            && now < held.renew_at
+        {
+            return Ok(Some(copy(&held.token)));
+        }
+        self.token = self.buy_token().await?;
+        Ok(self.token.as_ref().map(|held| copy(&held.token)))
+    }
+
+    async fn buy_token(&mut self) -> Result<Option<HeldToken>, Error> {
+        let Some(account) = self.setup.account.clone() else {
+            return Ok(None);
+        };
+        let transport = TransportKey(*self.secret.public().as_bytes());
+        let bought = account
+            .token_if_ours(self.setup.me, transport, self.relay)
+            .await?;
+        Ok(bought.map(|answer| HeldToken {
+            renew_at: clock::now().plus(renew_after_ms(answer.expires_in_s, &mut self.rng)),
+            token: answer.token,
+        }))
+    }
+
+    /// The whole life of a connection.
+    async fn converse(
+        &mut self,
+        connection: Connection,
+        token: Option<Secret>,
+        cancel: &CancellationToken,
+    ) -> Result<End, Error> {
+        let Ok((send, recv)) = connection.open_bi().await else {
+            return Ok(End::Lost("the connection broke at once".into()));
+        };
+        let line = LineId::fresh();
+        let (frames, from_worker) = mpsc::channel(FRAMES_MAX);
+        let up = LineNews::Up {
+            transport: TransportKey(*self.secret.public().as_bytes()),
+            token,
+            frames,
+        };
+        self.show(LinkState::Greeting, None);
+        let reporter = Reporter {
+            relay: self.relay,
+            line,
+            events: self.setup.events.clone(),
+            view: Arc::clone(&self.view),
+            ping: MessageId(self.rng.random()),
+        };
+        if reporter.tell(up).await.is_err() {
+            return Ok(End::Done);
+        }
+        let (let_in, ready) = oneshot::channel();
+        let rng = ChaCha8Rng::from_rng(&mut self.rng);
+        let lane_rng = ChaCha8Rng::from_rng(&mut self.rng);
+        let end = tokio::select! {
+            end = write(send, from_worker, rng) => end,
+            end = reporter.read(recv, Some(let_in)) => end,
+            end = second_lane(&connection, ready, &reporter, lane_rng) => end,
+            end = self.renew(&reporter) => end,
+            () = after(cancel) => End::Done,
+        };
+        connection.close(VarInt::from_u32(0), b"");
+        // The worker must hear of the end before it hears of the next beginning.
+        let _ = reporter.tell(LineNews::Down).await;
+        Ok(end)
+    }
+
+    /// Buys tokens before the present one ends, for as long as the connection lasts.
+    async fn renew(&mut self, reporter: &Reporter) -> End {
+        let mut tries = 0;
+        loop {
+            let Some(held) = &self.token else {
+                return std::future::pending().await;
+            };
+            sleep(Duration::from_millis(held.renew_at.since(clock::now()))).await;
+            match self.buy_token().await {
+                Ok(Some(held)) => {
+                    tries = 0;
+                    let news = LineNews::Token(copy(&held.token));
+                    self.token = Some(held);
+                    if reporter.tell(news).await.is_err() {
+                        return End::Done;
+                    }
+                }
+                Ok(None) => self.token = None,
+                // The relay closes the connection when the old one has ended; until then there
+                // is a fifth of its life for trying.
+                Err(error) => {
+                    tracing::warn!(%error, "the token could not be renewed yet");
+                    sleep(pause(tries, &mut self.rng)).await;
+                    tries += 1;
+                }
+            }
+        }
+    }
+
+    fn show(&self, state: LinkState, trouble: Option<String>) {
+        let mut view = lock(&self.view);
+        view.state = state;
+        if state != LinkState::Greeting {
+            view.trouble = trouble;
+        }
+    }
+}
+
+/// Passes what one connection says to the worker.
+struct Reporter {
+    relay: RelayKey,
+    line: LineId,
+    events: mpsc::Sender<LineEvent>,
+    view: Arc<Mutex<LinkView>>,
+    /// Names the Ping that opens the second lane; its Pong is nobody else's business.
+    ping: MessageId,
+}
+
+/// The worker has ended.
+struct Gone;
+
+impl Reporter {
+    /// Waits while the worker is busy: QUIC's flow control then holds the relay back.
+    async fn tell(&self, what: LineNews) -> Result<(), Gone> {
+        let event = LineEvent {
+            relay: self.relay,
+            line: self.line,
+            what,
+        };
+        self.events.send(event).await.map_err(|_| Gone)
+    }
+
+    /// Reads one stream until it ends. `let_in` is told of the first Ready.
+    async fn read(&self, mut stream: RecvStream, mut let_in: Option<oneshot::Sender<()>>) -> End {
+        let mut incoming = Incoming::new(MAX_CELL);
+        loop {
+            let piece = match stream.read_chunk(READ_BYTES).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return End::Lost("the relay ended the line".into()),
+                Err(error) => return why_lost(&error),
+            };
+            if incoming.receive(&piece).is_err() {
+                return misbehaved();
+            }
+            loop {
+                let frame = match incoming.next_frame() {
+                    Ok(Some(bytes)) => frame::decode::<ToAgent>(bytes, frame::FRAME_BYTES_MAX),
+                    Ok(None) => break,
+                    Err(_) => return misbehaved(),
+                };
+                let Ok(frame) = frame else {
+                    return misbehaved();
+                };
+                let mut last = None;
+                match &frame {
+                    ToAgent::Pong(pong) if pong.id == self.ping => continue,
+                    ToAgent::Closing(closing) => last = Some((closing.refusal, closing.resume)),
+                    ToAgent::Ready(_) => {
+                        let mut view = lock(&self.view);
+                        view.state = LinkState::Ready;
+                        view.trouble = None;
+                        drop(view);
+                        if let Some(let_in) = let_in.take() {
+                            // The second lane is gone only if the connection is.
+                            let _ = let_in.send(());
+                        }
+                    }
+                    ToAgent::Created(_)
+                    | ToAgent::Published(_)
+                    | ToAgent::Ack(_)
+                    | ToAgent::Nack(_)
+                    | ToAgent::Subscribed(_)
+                    | ToAgent::Deliver(_)
+                    | ToAgent::Pruned(_)
+                    | ToAgent::KeyPackagesKept(_)
+                    | ToAgent::KeyPackage(_)
+                    | ToAgent::Welcome(_)
+                    | ToAgent::GroupInfo(_)
+                    | ToAgent::GroupInfoWanted(_)
+                    | ToAgent::Renewed(_)
+                    | ToAgent::Pong(_) => {}
+                }
+                if self.tell(LineNews::Frame(frame)).await.is_err() {
+                    return End::Done;
+                }
+                if let Some((refusal, resume)) = last {
+                    return End::Closed { refusal, resume };
+                }
+            }
+        }
+    }
+}
+
+/// Opens the lane for catching up once the relay has let us in, and reads it. Its end is not the
+/// connection's: then everything comes on the first lane.
+async fn second_lane(
+    connection: &Connection,
+    ready: oneshot::Receiver<()>,
+    reporter: &Reporter,
+    rng: ChaCha8Rng,
+) -> End {
+    if ready.await.is_err() {
+        return std::future::pending().await;
+    }
+    let Ok((mut send, recv)) = connection.open_bi().await else {
+        return std::future::pending().await;
+    };
+    let mut outgoing = Outgoing::new(rng);
+    let mut buffer = Vec::new();
+    let hello = frame::encode(&ToRelay::Ping(Ping { id: reporter.ping }));
+    if outgoing.push(&hello).is_ok() {
+        outgoing.drain_into(&mut buffer);
+    }
+    if send.write_all(&buffer).await.is_err() {
+        return std::future::pending().await;
+    }
+    match reporter.read(recv, None).await {
+        End::Lost(_) => std::future::pending().await,
+        end @ (End::Done | End::Closed { .. }) => end,
+    }
+}
+
+/// Writes what the worker hands over: everything that waits goes into shared cells and one write.
+/// Ends well when the worker has dropped its side and the relay has everything.
+async fn write(mut stream: SendStream, mut frames: mpsc::Receiver<ToRelay>, rng: ChaCha8Rng) -> End {
+    let mut outgoing = Outgoing::new(rng);
+    let mut buffer = Vec::new();
+    let mut batch = Vec::new();
+    loop {
+        if frames.recv_many(&mut batch, FRAMES_AT_ONCE).await == 0 {
+            if stream.finish().is_ok() {
+                let _ = timeout(FLUSH_MAX, stream.stopped()).await;
+            }
+            return End::Done;
+        }
+        for frame in batch.drain(..) {
+            // May hold a token.
+            let bytes = Zeroizing::new(frame::encode(&frame));
+            if outgoing.push(&bytes).is_err() {
+                outgoing.drain_into(&mut buffer);
+                if outgoing.push(&bytes).is_err() {
+                    tracing::error!(len = bytes.len(), "a frame that fits no cell was made");
+                    return End::Lost("a frame was too large for the line".into());
+                }
+            }
+            if outgoing.waiting() >= WRITE_BYTES {
+                outgoing.drain_into(&mut buffer);
+            }
+            if buffer.len() >= WRITE_BYTES {
+                if let Err(error) = stream.write_all(&buffer).await {
+                    return End::Lost(format!("the line broke: {error}"));
+                }
+                buffer.clear();
+            }
+        }
+        outgoing.drain_into(&mut buffer);
+        if let Err(error) = stream.write_all(&buffer).await {
+            return End::Lost(format!("the line broke: {error}"));
+        }
+        buffer.clear();
+        buffer.shrink_to(WRITE_BYTES);
+    }
+}
+
+/// Gives the writer time to finish after the link was retired.
+async fn after(cancel: &CancellationToken) {
+    cancel.cancelled().await;
+    sleep(FLUSH_MAX).await;
+}
+
+impl Reach {
+    fn of(targets: &[SocketAddr]) -> Self {
+        Self {
+            loopback_only: targets.iter().all(|target| target.ip().is_loopback()),
+            four: targets.iter().any(SocketAddr::is_ipv4),
+            six: targets.iter().any(SocketAddr::is_ipv6),
+        }
+    }
+
+    fn bind_addresses(self) -> Vec<SocketAddr> {
+        use std::net::{Ipv4Addr, Ipv6Addr};
+        let (four, six) = if self.loopback_only {
+            (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST)
+        } else {
+            (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)
+        };
+        let four = self.four.then(|| SocketAddr::from((four, 0)));
+        let six = self.six.then(|| SocketAddr::from((six, 0)));
+        four.into_iter().chain(six).collect()
+    }
+}
+
+/// QUIC as the traffic design wants it: one datagram size, no round-trip bit for watchers, and
+/// buffers that bound what a hostile relay can make us hold.
+fn transport() -> QuicTransportConfig {
+    QuicTransportConfig::builder()
+        .initial_mtu(1200)
+        .mtu_discovery_config(None)
+        .allow_spin(false)
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+        .send_window(u64::from(CONNECTION_WINDOW))
+        // The relay opens no streams and sends no datagrams.
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .build()
+}
+
+/// Everything that these host names stand for. Those that cannot be resolved are left out.
+async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
+    let mut resolved = Vec::new();
+    for address in addresses {
+        if let Ok(found) = tokio::net::lookup_host(address.as_str()).await {
+            for socket in found {
+                if !resolved.contains(&socket) {
+                    resolved.push(socket);
+                }
+            }
+        }
+    }
+    resolved.truncate(ADDRESSES_MAX);
+    resolved
+}
+
+/// Exponential, with full jitter: after a relay's restart its agents do not come back in step.
+fn pause(tries: u32, rng: &mut ChaCha8Rng) -> Duration {
+    let ceiling = PAUSE_MS_MIN
+        .saturating_mul(1 << tries.min(16))
+        .min(PAUSE_MS_MAX);
+    Duration::from_millis(rng.random_range(0..=ceiling))
+}
+
+/// Between 75 and 85 of a hundred parts of a token's life, so that agents that began together do
+/// not renew together.
+fn renew_after_ms(life_s: u64, rng: &mut ChaCha8Rng) -> u64 {
+    life_s
+        .saturating_mul(10)
+        .saturating_mul(rng.random_range(75..=85))
+        .max(RENEW_MS_MIN)
+}
+
+fn why_lost(error: &ReadError) -> End {
+    if let ReadError::ConnectionLost(ConnectionError::ApplicationClosed(close)) = error
+        && let Ok(number) = u16::try_from(close.error_code.into_inner())
+        && number != 0
+    {
+        // A relay that could not say its last word on the stream says it with the close code.
+        let refusal = Refusal::from(number);
+        return End::Closed {
+            refusal,
+            resume: refusal.remedy() == Remedy::Retry,
+        };
+    }
+    End::Lost(format!("the line broke: {error}"))
+}
+
+fn misbehaved() -> End {
+    End::Lost("the relay sent something that cannot be read".into())
+}
+
+fn copy(secret: &Secret) -> Secret {
+    Secret::new(secret.expose().to_owned())
+}
+
+fn seeded() -> ChaCha8Rng {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut_slice()).expect("the operating system gives random bytes");
+    ChaCha8Rng::from_seed(*seed)
+}
+
+/// Nothing panics while it holds this lock, so it is never poisoned for a reason.
+fn lock(view: &Mutex<LinkView>) -> std::sync::MutexGuard<'_, LinkView> {
+    view.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Frames between worker and writer. When they do not fit, the worker stops taking commands.
+pub(crate) const FRAMES_MAX: usize = 1024;
+/// Frames that are gathered for one write.
+const FRAMES_AT_ONCE: usize = 64;
+/// About as much as is written at once.
+const WRITE_BYTES: usize = 64 * 1024;
+/// About as much as is read at once.
+const READ_BYTES: usize = 64 * 1024;
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Addresses that are tried at once.
+const ADDRESSES_MAX: usize = 16;
+/// A server whose tokens live for no time at all is not asked faster than this.
+const RENEW_MS_MIN: u64 = 1_000;
+const PAUSE_MS_MIN: u64 = 100;
+const PAUSE_MS_MAX: u64 = 10_000;
+/// Tokens in a row that a relay may refuse before we stop buying new ones.
+const REFUSALS_MAX: u32 = 3;
+/// How long a relay may take to confirm the last bytes of a line that we end.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
+/// How long the end of a link may take in all.
+const END_MAX: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_relay_on_this_machine_is_reached_from_loopback_only() {
+        let local = Reach::of(&addresses(&["127.0.0.1:4433"]));
+        let both = Reach::of(&addresses(&["127.0.0.1:4433", "[2001:db8::1]:4433"]));
+
+        assert_eq!(local.bind_addresses(), addresses(&["127.0.0.1:0"]));
+        assert_eq!(both.bind_addresses(), addresses(&["0.0.0.0:0", "[::]:0"]));
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_are_never_in_step() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for tries in [0, 1, 7, 40, u32::MAX] {
+            let ceiling = Duration::from_millis((100 << tries.min(7)).min(10_000));
+            let drawn: Vec<Duration> = (0..200).map(|_| pause(tries, &mut rng)).collect();
+            assert!(drawn.iter().all(|pause| *pause <= ceiling), "{tries}");
+            assert!(drawn.iter().any(|pause| *pause > ceiling / 2), "{tries}");
+            assert!(drawn.iter().any(|pause| *pause < ceiling / 2), "{tries}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_renewed_well_before_it_ends() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for _ in 0..100 {
+            let ms = renew_after_ms(3600, &mut rng);
+            assert!((2_700_000..=3_060_000).contains(&ms), "{ms}");
+        }
+        assert_eq!(renew_after_ms(0, &mut rng), RENEW_MS_MIN);
+    }
+
+    #[tokio::test]
+    async fn names_that_cannot_be_resolved_are_left_out() {
+        let found = resolve(&["127.0.0.1:1".into(), "not an address".into()]).await;
+
+        assert_eq!(found, addresses(&["127.0.0.1:1"]));
+    }
+}

@@ -1,0 +1,324 @@
+//! The JSON bodies that the API server, the SDK and the command line must agree on.
+//!
+//! Requests refuse fields they do not know, so that a misspelt or smuggled one is noticed; answers
+//! let them pass, so that the server can grow. Times are RFC 3339 in UTC. Routes and status codes
+//! are the API server's matter.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::{
+    id::{AgentId, RelayKey, TransportKey},
+    token::AccountId,
+};
+
+/// A password, an API key or a token: wiped when dropped, never printed, not copied by accident.
+#[derive(Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a text into custody.
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself: for hashing, for the header that carries it, and for showing it once.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        // Moved into a wrapper that wipes, so that the wiping is not written by hand.
+        drop(Zeroizing::new(std::mem::take(&mut self.0)));
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// `POST /v1/accounts`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignUp {
+    /// Who signs up; compared without regard to case.
+    pub email: String,
+    /// 10 to 1,024 bytes.
+    pub password: Secret,
+}
+
+/// The answer to every well-formed sign-up, whether or not the address was free: signing in is how
+/// its owner finds out.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct SignedUp {
+    /// The path to sign in at.
+    pub next: String,
+}
+
+/// `POST /v1/sessions`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    /// As given at sign-up.
+    pub email: String,
+    /// As given at sign-up.
+    pub password: Secret,
+}
+
+/// A quarter of an hour in which the account's owner may make keys.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Session {
+    /// The account that was opened.
+    pub account_id: AccountId,
+    /// To be sent as `Authorization: Bearer`.
+    pub token: Secret,
+    /// When the token ends.
+    pub expires_at: String,
+}
+
+/// `GET /v1/accounts/me`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Account {
+    /// Its name in paths and tokens.
+    pub id: AccountId,
+    /// The address it was opened with; `local` for the one that `skytale up` makes.
+    pub email: String,
+    /// When it was opened.
+    pub created_at: String,
+}
+
+/// `POST /v1/keys` and `POST /v1/accounts/{id}/keys`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MakeKey {
+    /// What people call it, 1 to 100 characters.
+    pub name: String,
+}
+
+/// A new API key. This answer is the only place where the key is ever shown.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct NewKey {
+    /// The public part of the key, by which it is listed and revoked.
+    pub id: String,
+    /// As asked for.
+    pub name: String,
+    /// The key itself.
+    pub key: Secret,
+    /// When it was made.
+    pub created_at: String,
+}
+
+/// An API key as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Key {
+    /// The public part of the key.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// When it was made.
+    pub created_at: String,
+    /// When a token was last bought with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<String>,
+    /// From when on it buys nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<String>,
+}
+
+/// `GET /v1/keys?limit=&after=`: oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Keys {
+    /// One page of them.
+    pub keys: Vec<Key>,
+    /// The `after` of the next page, when there may be one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// `POST /v1/tokens`, paid for with an API key. Either all three fields, for an agent's line to a
+/// relay, or none, for calls about the account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// The agent that will prove its identity key to the relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<AgentId>,
+    /// The key of the connection that will present the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport_key: Option<TransportKey>,
+    /// The relay that is to accept it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<RelayKey>,
+}
+
+/// The answer to [`TokenRequest`].
+#[derive(Debug, Deserialize, Serialize)]
+pub struct TokenAnswer {
+    /// The JWT.
+    pub token: Secret,
+    /// When it ends, by the server's clock.
+    pub expires_at: String,
+    /// The same as a span, for a holder whose clock is wrong.
+    pub expires_in_s: u64,
+    /// The relays that take this server's tokens.
+    pub relays: Vec<RelayAt>,
+}
+
+/// A relay and where to find it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayAt {
+    /// The key that its connection must prove.
+    pub key: RelayKey,
+    /// `host:port`, the best one first.
+    pub addresses: Vec<String>,
+}
+
+/// `GET /v1/usage`: the newest month first.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Usage {
+    /// Whose it is.
+    pub account_id: AccountId,
+    /// Only months in which something was counted.
+    pub months: Vec<MonthUsage>,
+}
+
+/// What one account used in one month (UTC).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct MonthUsage {
+    /// `2026-11`.
+    pub month: String,
+    /// Tokens bought with API keys.
+    pub token_exchanges: u64,
+    /// Messages relayed, as far as relays have reported them.
+    pub messages: u64,
+    /// Bytes relayed, as far as relays have reported them.
+    pub bytes: u64,
+}
+
+/// `GET /readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Readiness {
+    /// Whether new requests should be sent here.
+    pub ready: bool,
+    /// The database answers.
+    pub store: bool,
+    /// The server was told to stop and finishes what it began.
+    pub draining: bool,
+}
+
+/// Every refusal's body: RFC 9457, `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Problem {
+    /// Always `about:blank`: `code` says which problem it is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status again, for those who see only the body.
+    pub status: u16,
+    /// For programs; never changes its meaning.
+    pub code: Code,
+    /// For people; may change.
+    pub detail: String,
+    /// Finds the request in the server's log.
+    pub request_id: String,
+    /// When it makes sense to try again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
+}
+
+/// Why the API server refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Code {
+    /// 400: not HTTP or not a path or query this server understands.
+    BadRequest,
+    /// 400: the body is not JSON.
+    BadJson,
+    /// 401: no key or token, or not a good one.
+    Unauthenticated,
+    /// 401: e-mail and password do not belong together.
+    WrongPassword,
+    /// 403: the key or token does not permit this.
+    Denied,
+    /// 404: no such path, or nothing there that the caller may know of.
+    NotFound,
+    /// 405: the path is there, the method is not.
+    MethodNotAllowed,
+    /// 408: the request did not arrive whole in time.
+    Timeout,
+    /// 409: the account has as many live keys as it may.
+    TooManyKeys,
+    /// 413: the body is over the limit.
+    TooLarge,
+    /// 415: the body is not `application/json`.
+    WrongMediaType,
+    /// 422: JSON, but a field is missing, unknown, of the wrong type, or out of range.
+    BadBody,
+    /// 422: this server issues no tokens for that relay.
+    UnknownAudience,
+    /// 429: too often.
+    TooManyRequests,
+    /// 500: a bug of ours.
+    Internal,
+    /// 503: as much work as may wait is waiting.
+    Busy,
+    /// 503: the database does not answer.
+    Unavailable,
+    /// Something that a newer server says.
+    #[serde(other)]
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        let sign_up = SignUp {
+            email: "alice@example.org".into(),
+            password: Secret::new("correct horse battery".into()),
+        };
+
+        assert!(!format!("{sign_up:?}").contains("horse"));
+    }
+
+    #[test]
+    fn a_request_with_a_field_too_many_is_refused() {
+        let smuggled = r#"{"name":"ci","account_id":"acc_00000000000000000000000000000000"}"#;
+
+        assert!(serde_json::from_str::<MakeKey>(smuggled).is_err());
+    }
+
+    #[test]
+    fn an_answer_with_a_field_or_code_of_tomorrow_is_read() {
+        let problem: Problem = serde_json::from_str(
+            r#"{"type":"about:blank","title":"Teapot","status":418,"code":"short_and_stout",
+                "detail":"","request_id":"req_1","colour":"blue"}"#,
+        )
+        .unwrap();
+
+        assert_eq!(problem.code, Code::Unknown);
+    }
+
+    #[test]
+    fn a_token_request_without_an_agent_is_empty_braces() {
+        let text = serde_json::to_string(&TokenRequest::default()).unwrap();
+
+        assert_eq!(text, "{}");
+        assert_eq!(
+            serde_json::from_str::<TokenRequest>("{}").unwrap(),
+            TokenRequest::default()
+        );
+    }
+}
