@@ -311,7 +311,7 @@ impl Channel {
         } else {
             Line::Level
         };
-        Ok(())
+        self.apply_early(step)
     }
 
     /// The channel is registered: it can be used.
@@ -363,6 +363,7 @@ impl Channel {
             State::Leaving { id, command, .. } if *id == nack.id => {
                 let command = *command;
                 if nack.refusal.remedy() == skytale_wire::refusal::Remedy::Retry {
+                    self.line = Line::Down;
                     self.pause(step, PAUSE_MS);
                     return Ok(());
                 }
@@ -411,8 +412,9 @@ impl Channel {
             return Ok(());
         }
         self.openers.push(*command);
+        let waiting = std::mem::take(&mut self.openers);
         self.close(step, Closed::Refused)?;
-        for command in std::mem::take(&mut self.openers) {
+        for command in waiting {
             step.out
                 .answers
                 .push((command, Answer::Failed(Error::Denied(refusal).into())));
@@ -558,6 +560,7 @@ impl Channel {
         );
         let mut waiting = store::drop_outbox(step.tx, &id)?;
         waiting.extend(store::drop_wishes(step.tx, &id)?);
+        waiting.append(&mut self.openers);
         for command in waiting {
             let failure = Error::Misuse(told.to_string()).into();
             step.out.answers.push((command, Answer::Failed(failure)));

@@ -7,6 +7,7 @@
 //! what a mind has stored needs no mind: see [`view`], [`inbox`] and [`hands`].
 
 mod agent;
+pub mod audit;
 mod channel;
 mod command;
 mod content;

@@ -31,6 +31,8 @@ pub(crate) struct Session {
     uplink: Uplink,
     key_packages: u32,
     last_resort: bool,
+    /// Welcomes that the mailbox still holds, as far as we know: they come a few at a time.
+    welcomes: u32,
     /// An upload of KeyPackages is on its way.
     uploading: Option<MessageId>,
 }
@@ -126,6 +128,7 @@ impl Session {
             uplink: Uplink::Down,
             key_packages: 0,
             last_resort: false,
+            welcomes: 0,
             uploading: None,
         };
         let hello = Hello {
@@ -204,7 +207,12 @@ impl Session {
                 }),
                 Some(Asked::GroupInfo(_)) | None => Ok(()),
             },
-            ToAgent::Welcome(welcome) => Channel::welcome(step, channels, self.relay, welcome, &self.uplink),
+            ToAgent::Welcome(welcome) => {
+                Channel::welcome(step, channels, self.relay, welcome, &self.uplink)?;
+                self.welcomes = self.welcomes.saturating_sub(1);
+                self.take_welcomes(step);
+                Ok(())
+            }
             ToAgent::GroupInfo(info) => {
                 self.uplink.answered(&info.id);
                 with(channels, &info.channel, |channel| {
@@ -234,13 +242,18 @@ impl Session {
         step.out.events.push(Event::Connected { relay: self.relay });
         let clock_ahead = store::signed(ready.now.0) - store::signed(step.now.0);
         store::note_relay(step.tx, &self.relay, &[], ready.key_packages, clock_ahead)?;
-        if ready.welcomes > 0 {
-            self.uplink.send(step, ToRelay::TakeWelcome(frame::TakeWelcome {}));
-        }
+        self.welcomes = ready.welcomes;
+        self.take_welcomes(step);
         for channel in channels.values_mut().filter(|channel| channel.relay() == self.relay) {
             channel.link_up(step, &mut self.uplink)?;
         }
         Ok(())
+    }
+
+    fn take_welcomes(&self, step: &mut Step<'_, '_>) {
+        if self.welcomes > 0 {
+            self.uplink.send(step, ToRelay::TakeWelcome(frame::TakeWelcome {}));
+        }
     }
 
     fn refused(

@@ -1,10 +1,7 @@
 //! The account behind the agents: `signup`, `login`, `logout`, `whoami`, `keys`, `token`, `usage`.
 
 use serde::Serialize;
-use skytale_sdk::{
-    Account, Error, RelayAddr,
-    config::{Config, Context, check_agent_name},
-};
+use skytale_sdk::{Account, Config, Context, Error, RelayAddr, check_agent_name};
 use skytale_wire::{
     http::{Key, Secret},
     id::AgentId,
@@ -133,9 +130,10 @@ impl Place {
         if everywhere.api_url.is_some() {
             config.relay.clone_from(&everywhere.relay);
         }
-        let api_url = config.api_url.clone().ok_or_else(|| {
-            Failure::usage("which API server? give --api-url or SKYTALE_API_URL")
-        })?;
+        let api_url = config
+            .api_url
+            .clone()
+            .ok_or_else(|| Failure::usage("which API server? give --api-url or SKYTALE_API_URL"))?;
         let context = named.unwrap_or_else(|| host(&api_url));
         check_agent_name(&context)?;
         Ok(Self {
@@ -198,7 +196,9 @@ pub(crate) async fn logout(everywhere: &Everywhere, output: Output) -> Result<()
         .ok_or_else(|| Failure::not_found("there is no context, so nobody is signed in"))?;
     let mut saved = Context::read(&config.config_dir, &name)?.unwrap_or_default();
     let key = saved.api_key.take().ok_or_else(|| {
-        Failure::not_found(format!("context \"{name}\" has no API key: nobody is signed in"))
+        Failure::not_found(format!(
+            "context \"{name}\" has no API key: nobody is signed in"
+        ))
     })?;
     let url = saved.api_url.clone().unwrap_or_default();
     let id = public_id(&key).unwrap_or_default().to_owned();
@@ -276,11 +276,11 @@ pub(crate) async fn whoami(everywhere: &Everywhere, output: Output) -> Result<()
             agent: Some(name),
             ..everywhere.clone()
         };
-        let agent = context::agent(&everywhere).await?;
+        let agent = context::agent_or_new(&everywhere).await?;
         who.id = Some(agent.id());
         who.did = Some(agent.id().did_key());
         if who.account_id.is_some()
-            && let Err(error) = agent.ready().await
+            && let Err(error) = agent.online().await
         {
             output.complain(&format!(
                 "skytale: others cannot add this agent yet: {error}"

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use skytale_sdk::{RelayAddr, config::check_agent_name};
+use skytale_sdk::{RelayAddr, check_agent_name};
 use skytale_wire::{
     id::{AgentId, ChannelId, MessageId},
     name::ChannelName,
@@ -643,7 +643,9 @@ mod tests {
         while let Some(mut command) = all.pop() {
             // `keys list` and its like are explained by their parent's examples.
             let nested = command.get_name().to_owned();
-            let within = command.get_bin_name().is_some_and(|name| name.split(' ').count() > 2);
+            let within = command
+                .get_bin_name()
+                .is_some_and(|name| name.split(' ').count() > 2);
             let help = command.render_long_help().to_string();
             assert!(within || help.starts_with("Examples:"), "{nested}: {help}");
             all.extend(command.get_subcommands().cloned());
@@ -656,7 +658,14 @@ mod tests {
         while let Some(command) = all.pop() {
             for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
                 let harmless = matches!(flag, "password-stdin");
-                let secret = ["password", "secret", "api-key", "vault-key", "token", "passphrase"];
+                let secret = [
+                    "password",
+                    "secret",
+                    "api-key",
+                    "vault-key",
+                    "token",
+                    "passphrase",
+                ];
                 assert!(
                     harmless || !secret.iter().any(|word| flag.contains(word)),
                     "--{flag}"

@@ -3,16 +3,20 @@
 //! Contexts themselves are the SDK's ([`Context`]). Beside one, `NAME.advertise` holds what its
 //! `skytale up --public-addr` said: the address that invites name.
 
-use std::{fs, io, os::unix::fs::OpenOptionsExt as _, path::Path};
-
-use std::io::Write as _;
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Serialize;
 use skytale_sdk::{
-    Account, Agent, Channel,
-    config::{Config, Context, Flags, Timeouts},
+    Account, Agent, Channel, ChannelState, ChannelView, Config, Context, Flags, Timeouts,
 };
 use skytale_wire::http::Secret;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     args::{self, Everywhere, Which},
@@ -60,11 +64,25 @@ fn timeouts(everywhere: &Everywhere) -> Timeouts {
     }
 }
 
-/// Opens the agent that `--as` names, or the only one there is.
+/// Opens the agent that `--as` names, or the only one there is. A new one is made only by
+/// [`agent_or_new`]: elsewhere a name that is not there is a typing mistake.
 pub(crate) async fn agent(everywhere: &Everywhere) -> Result<Agent, Failure> {
     let name = agent_name(everywhere)?;
-    let agent = Agent::builder(&name).flags(flags(everywhere)).open().await?;
-    Ok(agent)
+    if !Config::load(flags(everywhere))?.agents()?.contains(&name) {
+        return Err(Failure::not_found(format!(
+            "there is no agent \"{name}\" on this machine: `skytale open`, `join` and `whoami` make a new one"
+        )));
+    }
+    open(&name, everywhere).await
+}
+
+/// The same, making the agent when it is new.
+pub(crate) async fn agent_or_new(everywhere: &Everywhere) -> Result<Agent, Failure> {
+    open(&agent_name(everywhere)?, everywhere).await
+}
+
+async fn open(name: &str, everywhere: &Everywhere) -> Result<Agent, Failure> {
+    Ok(Agent::builder(name).flags(flags(everywhere)).open().await?)
 }
 
 fn agent_name(everywhere: &Everywhere) -> Result<String, Failure> {
@@ -86,13 +104,18 @@ fn agent_name(everywhere: &Everywhere) -> Result<String, Failure> {
 
 /// The channel that is meant: the named one, or the only one that is open.
 pub(crate) async fn channel(agent: &Agent, which: Option<&Which>) -> Result<Channel, Failure> {
-    let found = match which {
-        Some(Which::Name(name)) => agent.find(name.as_str()).await?,
-        Some(Which::Id(id)) => agent.find_by_id(*id).await?,
+    let name = match which {
+        Some(Which::Name(name)) => Some(name.clone()),
+        Some(Which::Id(id)) => {
+            let mut all = agent.channels().await?.into_iter();
+            all.find(|channel| channel.id == *id)
+                .and_then(|channel| channel.name)
+        }
         None => {
-            let open: Vec<_> = agent.channels().await?.into_iter().filter(is_open).collect();
+            let mut open = agent.channels().await?;
+            open.retain(is_open);
             match open.as_slice() {
-                [only] => agent.find_by_id(only.id).await?,
+                [only] => only.name.clone(),
                 [] => {
                     return Err(Failure::not_found(
                         "this agent is in no channel yet: `skytale open` makes one, `skytale join` enters one",
@@ -106,16 +129,46 @@ pub(crate) async fn channel(agent: &Agent, which: Option<&Which>) -> Result<Chan
             }
         }
     };
+    let found = match name {
+        Some(name) => agent.find(name.as_str()).await?,
+        None => None,
+    };
     found.ok_or_else(|| {
         Failure::not_found("this agent has no such channel: `skytale channels` lists those it has")
     })
 }
 
-fn is_open(channel: &skytale_sdk::ChannelView) -> bool {
-    use skytale_sdk::ChannelState as State;
+/// Waits until the agent has seen what its relays have for it, as far as that can be told: they
+/// have let it in, and then nothing has changed for as long as getting in took. That time holds
+/// several round trips; what the relay has to say comes within one or two.
+pub(crate) async fn catch_up(agent: &Agent) -> Result<(), Failure> {
+    let began = Instant::now();
+    agent.online().await?;
+    if agent.status().await?.held_by.is_some() {
+        // Another process holds the line and is up to date already.
+        return Ok(());
+    }
+    let quiet_wanted = began.elapsed().clamp(QUIET_MIN, QUIET_MAX);
+    let mut seen = agent.channels().await?;
+    let mut quiet_since = Instant::now();
+    while quiet_since.elapsed() < quiet_wanted {
+        sleep(LOOK_AGAIN).await;
+        let now = agent.channels().await?;
+        if now != seen {
+            seen = now;
+            quiet_since = Instant::now();
+        }
+    }
+    Ok(())
+}
+
+fn is_open(channel: &ChannelView) -> bool {
     match channel.state {
-        State::Creating | State::Joining | State::Active | State::Stuck => true,
-        State::Offered(_) | State::Leaving | State::Closed(_) => false,
+        ChannelState::Creating
+        | ChannelState::Joining
+        | ChannelState::Active
+        | ChannelState::Stuck => true,
+        ChannelState::Offered(_) | ChannelState::Leaving | ChannelState::Closed(_) => false,
     }
 }
 
@@ -165,8 +218,10 @@ pub(crate) fn advertise(config_dir: &Path, name: &str, address: Option<&str>) ->
     fs::rename(beside, path)
 }
 
-fn advertise_file(config_dir: &Path, name: &str) -> std::path::PathBuf {
-    config_dir.join("contexts").join(format!("{name}.advertise"))
+fn advertise_file(config_dir: &Path, name: &str) -> PathBuf {
+    config_dir
+        .join("contexts")
+        .join(format!("{name}.advertise"))
 }
 
 /// `context add`, `use` and `ls`.
@@ -198,12 +253,10 @@ fn add(name: &str, everywhere: &Everywhere, output: Output) -> Result<(), Failur
     context.relay = given.relay;
     context.ca_file = given.ca_file;
     context.data_dir = given.data_dir;
-    context.api_key = crate::secret::from_environment("SKYTALE_API_KEY")?
-        .map(|key| Secret::new(key.to_string()));
+    context.api_key =
+        crate::secret::from_environment("SKYTALE_API_KEY")?.map(|key| Secret::new(key.to_string()));
     if context.api_url.is_none() && context.relay.is_none() {
-        return Err(Failure::usage(
-            "a context needs --api-url, --relay or both",
-        ));
+        return Err(Failure::usage("a context needs --api-url, --relay or both"));
     }
     if Context::read(&config.config_dir, name)?.is_some() {
         return Err(Failure::usage(format!(
@@ -260,6 +313,11 @@ fn list(everywhere: &Everywhere, output: Output) -> Result<(), Failure> {
     output.line(&shown.to_string())
 }
 
+/// How long nothing must change before a command takes what it has for the newest.
+const QUIET_MIN: Duration = Duration::from_millis(150);
+const QUIET_MAX: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,10 +332,9 @@ mod tests {
                 context: None,
                 ..Flags::default()
             };
-            let mut config = Config::layered(flags, &|name| {
-                (name == "HOME").then(|| dir.path().into())
-            })
-            .unwrap();
+            let mut config =
+                Config::layered(flags, &|name| (name == "HOME").then(|| dir.path().into()))
+                    .unwrap();
             config.context = Some(LOCAL.to_owned());
             advertised(&config).unwrap()
         };

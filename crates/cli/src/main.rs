@@ -1,2 +1,128 @@
-//! The skytale binary.
-fn main() {}
+//! The command line: one binary, `skytale`, for agents, operators and scripts.
+//!
+//! Here a command finds its function; what it does stands in the file of its group, what can be
+//! typed in `args.rs`. Results go to stdout, talk to stderr, and the exit code says what to do.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    args::{Arguments, Command},
+    channels::Change,
+    exit::Failure,
+    output::Output,
+};
+
+mod accounts;
+mod args;
+mod channels;
+mod completion;
+mod config_cmd;
+mod context;
+mod demo;
+mod doctor;
+mod dump;
+mod exit;
+mod messages;
+mod output;
+mod secret;
+mod servers;
+mod up;
+
+/// Memory is wiped when it is given back, whoever used it: also what libraries held.
+#[global_allocator]
+static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(&arguments.everywhere);
+    listen_to_logs(arguments.everywhere.verbose);
+    // Only fails when a provider is there already, and then that one serves.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| {
+            let result = runtime.block_on(run(arguments, output));
+            // A blocked read of stdin must not keep a finished command from ending.
+            runtime.shutdown_background();
+            result
+        });
+    output.end(result)
+}
+
+async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    let everywhere = &arguments.everywhere;
+    match arguments.command {
+        Command::Up(wish) => up::run(wish, everywhere, output).await,
+        Command::Api(wish) => servers::api(wish, everywhere, output).await,
+        Command::Relay(wish) => servers::relay(wish, everywhere, output).await,
+
+        Command::Open { channel } => channels::open(&channel, everywhere, output).await,
+        Command::Channels => channels::list(everywhere, output).await,
+        Command::Invite(wish) => channels::invite(wish, everywhere, output).await,
+        Command::Join { invite } => channels::join(&invite, everywhere, output).await,
+        Command::Members(wish) => channels::members(wish, everywhere, output).await,
+        Command::Add(wish) => channels::change(Change::Add, wish, everywhere, output).await,
+        Command::Remove(wish) => channels::change(Change::Remove, wish, everywhere, output).await,
+        Command::Leave(wish) => channels::leave(wish, everywhere, output).await,
+        Command::Rotate(wish) => channels::rotate(wish, everywhere, output).await,
+        Command::Words(wish) => channels::words(wish, everywhere, output).await,
+        Command::Accept(wish) => channels::answer_offer(true, wish, everywhere, output).await,
+        Command::Decline(wish) => channels::answer_offer(false, wish, everywhere, output).await,
+
+        Command::Send(wish) => messages::send(wish, everywhere, output).await,
+        Command::Read(wish) => messages::read(wish, everywhere, output).await,
+        Command::Ask(wish) => messages::ask(wish, everywhere, output).await,
+        Command::Watch(wish) => messages::watch(wish, everywhere, output).await,
+
+        Command::Signup(wish) => accounts::signup(wish, everywhere, output).await,
+        Command::Login(wish) => accounts::login(wish, everywhere, output).await,
+        Command::Logout => accounts::logout(everywhere, output).await,
+        Command::Whoami => accounts::whoami(everywhere, output).await,
+        Command::Keys { command } => accounts::keys(command, everywhere, output).await,
+        Command::Token => accounts::token(everywhere, output).await,
+        Command::Usage => accounts::usage(everywhere, output).await,
+
+        Command::Doctor => doctor::run(everywhere, output).await,
+        Command::Demo(wish) => demo::run(&wish, output).await,
+        Command::Config { command } => config_cmd::run(&command, everywhere, output),
+        Command::Context { command } => context::run(command, everywhere, output),
+        Command::Completion { shell } => completion::run(shell, output),
+        Command::RelayDump => dump::run(everywhere, output),
+    }
+}
+
+/// Logs go to stderr: what `SKYTALE_LOG` says, else as much as `-v` asks for.
+fn listen_to_logs(verbose: u8) {
+    let (others, ours) = match verbose {
+        0 => ("warn", "warn"),
+        1 => ("warn", "info"),
+        2 => ("info", "debug"),
+        _ => ("info", "trace"),
+    };
+    let ours: String = OURS.iter().map(|name| format!(",{name}={ours}")).collect();
+    let wanted = std::env::var_os("SKYTALE_LOG").and_then(|value| value.into_string().ok());
+    let filter = wanted
+        .filter(|_| verbose == 0)
+        .and_then(|wanted| EnvFilter::try_new(wanted).ok())
+        .unwrap_or_else(|| EnvFilter::new(format!("{others}{ours}")));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
+/// The crates whose logs are meant for whoever runs this program.
+const OURS: [&str; 5] = [
+    "skytale",
+    "skytale_agent",
+    "skytale_api",
+    "skytale_relay",
+    "skytale_sdk",
+];

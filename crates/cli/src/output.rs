@@ -54,7 +54,8 @@ impl Output {
     }
 
     pub(crate) fn json_line<T: Serialize>(self, value: &T) -> Result<(), Failure> {
-        let line = serde_json::to_vec(value).map_err(|_| Failure::failed("no JSON could be made"))?;
+        let line =
+            serde_json::to_vec(value).map_err(|_| Failure::failed("no JSON could be made"))?;
         write_line(&line)
     }
 

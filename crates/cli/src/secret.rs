@@ -25,9 +25,7 @@ pub(crate) fn from_environment(name: &str) -> Result<Option<Zeroizing<String>>, 
             .map_err(|_| Failure::usage(format!("{name} is not UTF-8"))),
         (None, Some(path)) => fs::read_to_string(path)
             .map(|text| Some(first_line(&Zeroizing::new(text))))
-            .map_err(|error| {
-                Failure::usage(format!("the file of {file_name}: {}", error.kind()))
-            }),
+            .map_err(|error| Failure::usage(format!("the file of {file_name}: {}", error.kind()))),
         (None, None) => Ok(None),
     }
 }
@@ -45,7 +43,11 @@ pub(crate) fn asked(question: &str, hidden: bool) -> Result<Option<Zeroizing<Str
         return Ok(None);
     }
     write!(io::stderr(), "{question}: ")?;
-    let silence = if hidden { Some(Silence::begin()?) } else { None };
+    let silence = if hidden {
+        Some(Silence::begin()?)
+    } else {
+        None
+    };
     let answer = from_stdin();
     if silence.is_some() {
         writeln!(io::stderr())?;

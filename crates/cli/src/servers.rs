@@ -15,7 +15,7 @@ use skytale_relay::{
     edge::quic::QuicError,
     run::{Relay, RelayError},
 };
-use skytale_sdk::config::Config;
+use skytale_sdk::Config;
 use skytale_wire::http::RelayAt;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -142,7 +142,8 @@ pub(crate) fn api_failed(error: skytale_api::Error) -> Failure {
         skytale_api::Error::Unreachable(..) | skytale_api::Error::Damaged(_) => Exit::Failed,
         _ => Exit::Failed,
     };
-    let cause = std::error::Error::source(&error).map_or_else(String::new, |why| format!(" ({why})"));
+    let cause =
+        std::error::Error::source(&error).map_or_else(String::new, |why| format!(" ({why})"));
     Failure::new(exit, format!("{error}{cause}"))
 }
 
@@ -264,7 +265,10 @@ mod tests {
         let failure = cannot_listen("--api-addr", addr, "TCP", io::ErrorKind::AddrInUse);
 
         let text = failure.to_string();
-        assert!(text.contains("port 7700") && text.contains("--api-addr"), "{text}");
+        assert!(
+            text.contains("port 7700") && text.contains("--api-addr"),
+            "{text}"
+        );
         assert_eq!(failure.exit(), Exit::Failed);
     }
 }

@@ -12,10 +12,7 @@ use std::{
 use serde::Serialize;
 use skytale_api::Server;
 use skytale_relay::config::{Issuer, RelayConfig};
-use skytale_sdk::{
-    RelayAddr,
-    config::{Config, Context},
-};
+use skytale_sdk::{Config, Context, RelayAddr};
 use skytale_wire::{
     http::{RelayAt, Secret},
     id::RelayKey,
@@ -44,7 +41,10 @@ pub(crate) async fn run(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let name = everywhere.context.clone().unwrap_or_else(|| LOCAL.to_owned());
+    let name = everywhere
+        .context
+        .clone()
+        .unwrap_or_else(|| LOCAL.to_owned());
     let config = Config::load(context::flags_without_context(everywhere))?;
     let dir = servers::directory(&config.data_dir)?;
 
@@ -77,7 +77,13 @@ pub(crate) async fn run(
 
     let context = Context::read(&config.config_dir, &name)?.unwrap_or_default();
     let context = with_key(context, &api, &dir).await?;
-    save(context, &config.config_dir, &started, here, public.as_deref())?;
+    save(
+        context,
+        &config.config_dir,
+        &started,
+        here,
+        public.as_deref(),
+    )?;
 
     let mut parts = vec![Part::api(api), Part::relay(relay)];
     output.result(&started, || described(&started))?;

@@ -29,14 +29,14 @@ pub enum Write {
     },
     /// A record and everything that must become true with it.
     Append(Append),
-    /// A GroupInfo sealed afresh; the newest replaces the one before.
+    /// A `GroupInfo` sealed afresh; the newest replaces the one before.
     GroupInfo {
         /// Which channel.
         channel: ChannelId,
         /// What is kept.
         sealed: SealedGroupInfo,
     },
-    /// More KeyPackages of an agent. Answered by [`Written::KeyPackages`].
+    /// More `KeyPackages` of an agent. Answered by [`Written::KeyPackages`].
     PutKeyPackages {
         /// Whose.
         agent: AgentId,
@@ -94,9 +94,9 @@ pub struct Append {
     pub state: Option<Bytes>,
     /// Into these agents' mailboxes.
     pub welcomes: Vec<WelcomeRow>,
-    /// The sealed GroupInfo of the next epoch; `None` in a commit drops the old one.
+    /// The sealed `GroupInfo` of the next epoch; `None` in a commit drops the old one.
     pub sealed: Option<SealedGroupInfo>,
-    /// Whether the old sealed GroupInfo goes when `sealed` is empty.
+    /// Whether the old sealed `GroupInfo` goes when `sealed` is empty.
     pub ends_epoch: bool,
 }
 
@@ -113,7 +113,7 @@ pub struct WelcomeRow {
     pub frame: Bytes,
 }
 
-/// A GroupInfo that only holders of open invites can read.
+/// A `GroupInfo` that only holders of open invites can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedGroupInfo {
     /// The epoch that it describes.
@@ -127,7 +127,7 @@ pub struct SealedGroupInfo {
 pub enum Written {
     /// Nothing to tell but that it is durable.
     Done,
-    /// How many KeyPackages there are now, the last-resort one not counted.
+    /// How many `KeyPackages` there are now, the last-resort one not counted.
     KeyPackages(u32),
     /// The one that was handed out.
     KeyPackage(Option<Blob>),
@@ -157,7 +157,7 @@ pub struct StoredRecord {
     pub record: Bytes,
 }
 
-/// KeyPackages that are left for an agent.
+/// `KeyPackages` that are left for an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KeyPackagesLeft {
     /// Single-use ones.
@@ -214,10 +214,10 @@ pub trait ArchiveReader: Clone + Send + Sync + 'static {
     /// How many Welcomes wait, counted up to `count_max`.
     fn welcomes_waiting(&self, agent: &AgentId, count_max: usize) -> Result<u32, ArchiveError>;
 
-    /// The sealed GroupInfo of a channel.
+    /// The sealed `GroupInfo` of a channel.
     fn group_info(&self, channel: &ChannelId) -> Result<Option<SealedGroupInfo>, ArchiveError>;
 
-    /// How many KeyPackages an agent has left.
+    /// How many `KeyPackages` an agent has left.
     fn key_packages(&self, agent: &AgentId) -> Result<KeyPackagesLeft, ArchiveError>;
 }
 

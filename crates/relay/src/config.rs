@@ -60,7 +60,7 @@ pub enum Issuer {
 pub enum Engine {
     /// A log-structured store, for many messages.
     Fjall,
-    /// SQLite, for few.
+    /// `SQLite`, for few.
     Sqlite,
 }
 

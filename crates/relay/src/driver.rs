@@ -234,7 +234,7 @@ impl<R: ArchiveReader> Running<R> {
             self.hand_on();
         }
         for connected in self.connected.values() {
-            connected.outbound.close(Closing {
+            connected.outbound.close(&Closing {
                 refusal: Refusal::ShuttingDown,
                 resume: true,
             });
@@ -346,17 +346,22 @@ impl<R: ArchiveReader> Running<R> {
     /// After a failure: what the archive holds now is what counts. The hub refuses to write until
     /// this has succeeded; the writer asks again until it has.
     fn reload(&mut self, now: Time) {
+        let channels = match self.reader.channels() {
+            Ok(channels) => channels,
+            Err(error) => {
+                warn!(%error, "the heads could not be loaded: it is tried again");
+                return;
+            }
+        };
+        // Before the hub writes again, and only when nothing is left that could fail for a while:
+        // the writer asks no more after this.
         if !self.store.resume() {
             return;
         }
         let mut out = std::mem::take(&mut self.out);
-        let loaded = self
-            .reader
-            .channels()
-            .and_then(|channels| self.hub.reload(channels, now, &mut out));
-        match loaded {
+        match self.hub.reload(channels, now, &mut out) {
             Ok(()) => self.writable = true,
-            Err(error) => error!(%error, "the heads could not be loaded: publishing stays off"),
+            Err(error) => error!(%error, "the heads cannot be read: publishing stays off"),
         }
         self.carry_all_out(out, now);
     }
@@ -410,7 +415,7 @@ impl<R: ArchiveReader> Running<R> {
                 resume,
             } => {
                 if let Some(connected) = self.connected.get(&conn) {
-                    connected.outbound.close(Closing { refusal, resume });
+                    connected.outbound.close(&Closing { refusal, resume });
                 }
             }
         }
@@ -424,7 +429,7 @@ impl<R: ArchiveReader> Running<R> {
             Pushed::Fits => {}
             Pushed::Full => self.outcomes.push_back(Input::Full { conn }),
             Pushed::Overflows => {
-                connected.outbound.close(Closing {
+                connected.outbound.close(&Closing {
                     refusal: Refusal::SlowReader,
                     resume: true,
                 });

@@ -53,6 +53,10 @@ pub struct Watched {
 }
 
 /// The parts of readiness, as `/readyz` says them.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an answer of its own to the operator"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Readiness {
     /// Whether agents should be sent here.
@@ -232,7 +236,7 @@ fn render(snapshot: &Snapshot, issuers: bool) -> String {
             counters.reads,
         ),
     ] {
-        page.counter(Key::from_static_name(name), about, value);
+        page.counter(&Key::from_static_name(name), about, value);
     }
     for (name, about, by_reason) in [
         (
@@ -247,7 +251,7 @@ fn render(snapshot: &Snapshot, issuers: bool) -> String {
         ),
     ] {
         for (refusal, count) in by_reason {
-            page.counter(by(name, *refusal), about, *count);
+            page.counter(&by(name, *refusal), about, *count);
         }
     }
     page.0.handle().render()
@@ -269,11 +273,11 @@ impl Page {
             .set(value);
     }
 
-    fn counter(&self, key: Key, about: &'static str, value: u64) {
+    fn counter(&self, key: &Key, about: &'static str, value: u64) {
         let name = key.name().to_owned();
         self.0
             .describe_counter(name.into(), Some(Unit::Count), about.into());
-        self.0.register_counter(&key, &METADATA).absolute(value);
+        self.0.register_counter(key, &METADATA).absolute(value);
     }
 }
 

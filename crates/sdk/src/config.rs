@@ -210,7 +210,9 @@ pub fn check_agent_name(name: &str) -> Result<(), Error> {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     good.then_some(()).ok_or_else(|| {
-        Error::misuse("a name here is 1 to 64 letters, digits, '.', '_' and '-', and not '.' or '..'")
+        Error::misuse(
+            "a name here is 1 to 64 letters, digits, '.', '_' and '-', and not '.' or '..'",
+        )
     })
 }
 
@@ -280,10 +282,7 @@ impl Context {
     pub fn write(&self, config_dir: &Path, name: &str) -> Result<(), Error> {
         check_agent_name(name)?;
         private_dir(&config_dir.join("contexts"))?;
-        replace_private(
-            &Self::path(config_dir, name),
-            self.to_text()?.as_bytes(),
-        )
+        replace_private(&Self::path(config_dir, name), self.to_text()?.as_bytes())
     }
 
     /// The names of all contexts, sorted.

@@ -93,10 +93,10 @@ impl From<skytale_agent::Error> for Error {
             skytale_agent::Error::NotFound(text) => Self::NotFound(text),
             skytale_agent::Error::Denied(refusal) => Self::Denied(refusal),
             skytale_agent::Error::PeerMisbehaved(text) => Self::PeerMisbehaved(text),
-            error @ skytale_agent::Error::Damaged(_) => Self::Damaged(format!(
+            // What a newer mind may add is treated as the worst.
+            error @ (skytale_agent::Error::Damaged(_) | _) => Self::Damaged(format!(
                 "{error}. Check free space and permissions; run `skytale doctor`"
             )),
-            other => Self::Damaged(other.to_string()),
         }
     }
 }

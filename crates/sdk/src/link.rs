@@ -170,6 +170,10 @@ impl Link {
         lock(&self.view).state == LinkState::Ready
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// No further connection is made; the present one ends when its frames are written.
     pub(crate) fn retire(&self) {
         self.cancel.cancel();
@@ -242,7 +246,9 @@ impl Runner {
                 },
             };
             let was_ready = lock(&self.view).state == LinkState::Ready;
-            if was_ready {
+            // A line that we end ourselves may be ended again for the same reason, so it does not
+            // shorten the pause.
+            if was_ready && !matches!(end, Ok(End::Done)) {
                 (tries, refusals) = (0, 0);
             }
             let trouble = match end {
@@ -279,14 +285,15 @@ impl Runner {
     /// Whether to knock again after this word. The relay refuses a Hello always with "do not
     /// resume", so what the refusal means decides too.
     fn may_return(&mut self, refusal: Refusal, resume: bool, refusals: u32) -> bool {
-        match refusal {
-            Refusal::TokenInvalid | Refusal::TokenExpired | Refusal::TokenForAnotherKey => {
-                self.token = None;
-                self.setup.account.is_some() && refusals < REFUSALS_MAX
-            }
-            Refusal::Replaced => resume,
-            _ => resume || refusal.remedy() == Remedy::Retry,
+        if matches!(
+            refusal,
+            Refusal::TokenInvalid | Refusal::TokenExpired | Refusal::TokenForAnotherKey
+        ) {
+            self.token = None;
+            return self.setup.account.is_some() && refusals < REFUSALS_MAX;
         }
+        // Whoever replaced us would be replaced by us, and so on.
+        resume || (refusal.remedy() == Remedy::Retry && refusal != Refusal::Replaced)
     }
 
     /// A QUIC connection to the relay whose key is pinned, and the token to show on it.
@@ -576,7 +583,11 @@ async fn second_lane(
 
 /// Writes what the worker hands over: everything that waits goes into shared cells and one write.
 /// Ends well when the worker has dropped its side and the relay has everything.
-async fn write(mut stream: SendStream, mut frames: mpsc::Receiver<ToRelay>, rng: ChaCha8Rng) -> End {
+async fn write(
+    mut stream: SendStream,
+    mut frames: mpsc::Receiver<ToRelay>,
+    rng: ChaCha8Rng,
+) -> End {
     let mut outgoing = Outgoing::new(rng);
     let mut buffer = Vec::new();
     let mut batch = Vec::new();

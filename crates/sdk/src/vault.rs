@@ -10,6 +10,7 @@ use std::{
     io::{Read as _, Seek as _, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -69,7 +70,10 @@ impl VaultKey {
                 format!("PRAGMA key = \"x'{}'\"", *hex)
             }
             Kind::Passphrase(text) => {
-                format!("PRAGMA key = '{}'", *Zeroizing::new(text.replace('\'', "''")))
+                format!(
+                    "PRAGMA key = '{}'",
+                    *Zeroizing::new(text.replace('\'', "''"))
+                )
             }
         })
     }
@@ -86,6 +90,7 @@ impl fmt::Debug for VaultKey {
 pub(crate) struct Vault {
     dir: PathBuf,
     key: VaultKey,
+    turn: Mutex<()>,
 }
 
 impl Vault {
@@ -104,11 +109,21 @@ impl Vault {
         private_dir(&dir)?;
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))
             .map_err(|error| unreadable("the agent's directory", &error))?;
-        Ok(Self { dir, key })
+        Ok(Self {
+            dir,
+            key,
+            turn: Mutex::new(()),
+        })
     }
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Held around each write transaction of this process. SQLite would make its threads wait for
+    /// each other too, but by sleeping and looking again, for milliseconds.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file whose lock makes a process the mind.
@@ -139,13 +154,26 @@ impl Vault {
             drop(private_file(&beside)?);
             let conn = self.keyed(&beside)?;
             // Any write makes SQLCipher lay down its first page, with the salt in it.
-            conn.execute_batch("CREATE TABLE first_page (none INTEGER) STRICT; DROP TABLE first_page")?;
+            conn.execute_batch(
+                "CREATE TABLE first_page (none INTEGER) STRICT; DROP TABLE first_page",
+            )?;
             conn.close().map_err(|(_, error)| error)?;
             fs::rename(&beside, self.dir.join(DATABASE))
                 .and_then(|()| fs::File::open(&self.dir)?.sync_all())
                 .map_err(|error| unreadable("the agent's directory", &error))
         };
         make()
+    }
+
+    /// A new vault below `dir`.
+    #[cfg(test)]
+    pub(crate) fn new_in(dir: &Path) -> Self {
+        let vault = Self::at(dir.join("agents/alice"), VaultKey::from_bytes([1; 32])).unwrap();
+        let mut lock = vault.lock_file().unwrap();
+        vault
+            .create_if_missing(&lock.try_hold().unwrap().unwrap())
+            .unwrap();
+        vault
     }
 
     /// Whether there is a database to connect to.
@@ -207,7 +235,13 @@ fn settle(conn: &Connection) -> Result<(), Error> {
          PRAGMA temp_store = MEMORY;
          PRAGMA foreign_keys = ON;",
     )
-    .map_err(|error| if is_busy(&error) { busy() } else { error.into() })?;
+    .map_err(|error| {
+        if is_busy(&error) {
+            busy()
+        } else {
+            error.into()
+        }
+    })?;
     for (name, wanted) in [
         ("cipher_memory_security", "1"),
         ("journal_mode", "wal"),
@@ -431,14 +465,12 @@ mod tests {
 
     /// A vault with one table in it, closed again.
     fn filled(dir: &Path) -> Vault {
-        let vault = vault(dir, 1);
-        let mut lock = vault.lock_file().unwrap();
-        vault
-            .create_if_missing(&lock.try_hold().unwrap().unwrap())
-            .unwrap();
+        let vault = Vault::new_in(dir);
         let conn = vault.connect().unwrap();
-        conn.execute_batch("CREATE TABLE t (v TEXT NOT NULL) STRICT; INSERT INTO t VALUES ('kept')")
-            .unwrap();
+        conn.execute_batch(
+            "CREATE TABLE t (v TEXT NOT NULL) STRICT; INSERT INTO t VALUES ('kept')",
+        )
+        .unwrap();
         vault
     }
 
@@ -589,7 +621,10 @@ mod tests {
 
         vault(dir.path(), 1);
 
-        assert_eq!(fs::metadata(&agent).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(&agent).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
     }
 
     #[test]
@@ -605,7 +640,11 @@ mod tests {
         .unwrap();
         assert!(conn.execute("INSERT INTO child VALUES (7)", []).is_err());
         assert_eq!(read_pragma(&conn, "journal_mode").unwrap(), "wal");
-        assert!(read_pragma(&conn, "cipher_version").unwrap().starts_with('4'));
+        assert!(
+            read_pragma(&conn, "cipher_version")
+                .unwrap()
+                .starts_with('4')
+        );
     }
 
     #[test]
@@ -658,7 +697,10 @@ mod tests {
 
         assert_eq!(*first.pragma(), *second.pragma());
         let path = dir.path().join(KEY_FILE);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         fs::remove_file(&path).unwrap();
         let error = key_from_file(dir.path(), true).unwrap_err();
         assert!(error.to_string().contains("put vault.key back"), "{error}");
@@ -672,7 +714,10 @@ mod tests {
         let path = dir.path().join(KEY_FILE);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
 
-        assert!(matches!(key_from_file(dir.path(), false), Err(Error::Misuse(_))));
+        assert!(matches!(
+            key_from_file(dir.path(), false),
+            Err(Error::Misuse(_))
+        ));
     }
 
     #[test]

@@ -46,9 +46,12 @@ impl Channel {
                 State::Active { .. } | State::Stuck { .. } => {
                     return Ok((None, Some(Answer::Channel(invite.channel))));
                 }
-                State::Creating { .. } | State::Joining { .. } | State::Leaving { .. } => {
+                State::Creating { .. } | State::Joining { .. } => {
                     channel.openers.push(command);
                     return Ok((None, None));
+                }
+                State::Leaving { .. } => {
+                    return Err(Error::Misuse("this agent is just leaving the channel: try again".into()));
                 }
                 State::Offered { .. } | State::Closed { .. } => {}
             }
@@ -63,7 +66,9 @@ impl Channel {
         };
         store::remember(step.tx, &invite.inviter)?;
         store::forget_channel_rows(step.tx, &invite.channel)?;
-        let mut record = Record::new(invite.channel, String::new(), invite.relay, invite.addresses, state);
+        let earlier = channels.get(&invite.channel).map(|channel| &channel.record);
+        let mut record =
+            Record::new(invite.channel, String::new(), invite.relay, invite.addresses, state).after(earlier);
         record.generation = invite.generation;
         Ok((Some(Self::over(record)), None))
     }

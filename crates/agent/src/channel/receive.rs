@@ -19,27 +19,35 @@ use crate::{
     inbox,
     mls::{ForeignCommit, Group, MlsError, Opened},
     policy::{Bound, Committer},
-    store::{self, Sender},
+    store,
 };
 
 impl Channel {
     /// A record has come. It waits for its turn, takes effect, or is a repeat.
     pub(crate) fn receive(&mut self, step: &mut Step<'_, '_>, seq: Seq, record: Blob) -> Result<(), Error> {
-        let expected = matches!(self.line, Line::CatchingUp(_) | Line::Level);
-        if !self.is_active() || !expected || seq <= self.record.cursor {
+        if !self.is_active() || seq <= self.record.cursor {
             return Ok(());
         }
-        if seq > self.record.cursor.next() {
-            // The two streams of a connection may overtake each other, but not by much.
-            if self.early.len() < EARLY_MAX {
-                self.early.insert(seq, record);
-            } else {
-                self.early.clear();
-                self.line = Line::Down;
+        match self.line {
+            Line::Down | Line::Distrusted => return Ok(()),
+            Line::CatchingUp(_) | Line::Level if seq == self.record.cursor.next() => self.apply(step, seq, &record)?,
+            // The two streams of a connection overtake each other, but not by much: what is new
+            // may even come before the answer to our subscription.
+            Line::Subscribing(_) | Line::CatchingUp(_) | Line::Level => {
+                if self.early.len() < EARLY_MAX {
+                    self.early.insert(seq, record);
+                } else {
+                    self.early.clear();
+                    self.line = Line::Down;
+                }
+                return Ok(());
             }
-            return Ok(());
         }
-        self.apply(step, seq, &record)?;
+        self.apply_early(step)
+    }
+
+    /// Records whose turn has come meanwhile.
+    pub(super) fn apply_early(&mut self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         while self.is_active() {
             let next = self.record.cursor.next();
             let Some(record) = self.early.remove(&next) else { break };
@@ -192,12 +200,13 @@ impl Channel {
     fn count(&mut self, step: &mut Step<'_, '_>, agent: &AgentId, content: &Content) -> Result<bool, Error> {
         let id = self.record.id;
         let known = store::sender(step.tx, &id, agent)?;
-        let mut sender = known.clone().unwrap_or_else(|| Sender {
-            // What was sent before we came is not missing.
-            last_n: content.n.saturating_sub(1),
-            ..Sender::default()
-        });
-        if content.n <= sender.last_n {
+        let mut sender = known.clone().unwrap_or_default();
+        if known.is_none() {
+            // What was sent before we came is no gap; what was overtaken by this one may still come.
+            sender.last_n = content.n;
+            sender.missing = (1..content.n).rev().take(MISSING_MAX).collect();
+            sender.missing.reverse();
+        } else if content.n <= sender.last_n {
             let Some(place) = sender.missing.iter().position(|n| *n == content.n) else {
                 return Ok(false);
             };
@@ -210,8 +219,8 @@ impl Channel {
                     missing: content.previous - sender.last_n,
                 });
             }
-            let first = sender.last_n + 1;
-            sender.missing.extend((first..content.n).rev().take(MISSING_MAX));
+            let first = (sender.last_n + 1).max(content.n.saturating_sub(MISSING_MAX as u64));
+            sender.missing.extend(first..content.n);
             let surplus = sender.missing.len().saturating_sub(MISSING_MAX);
             sender.missing.drain(..surplus);
             sender.last_n = content.n;

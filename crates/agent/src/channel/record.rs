@@ -229,6 +229,17 @@ impl Record {
         }
     }
 
+    /// A new membership of a channel that we were in before: our counter goes on, because members
+    /// remember it.
+    #[must_use]
+    pub(crate) fn after(mut self, earlier: Option<&Self>) -> Self {
+        if let Some(earlier) = earlier {
+            self.next_n = earlier.next_n;
+            self.kept_n = earlier.kept_n;
+        }
+        self
+    }
+
     pub(crate) fn group_id(&self) -> Digest {
         self.id.group_id(self.generation)
     }

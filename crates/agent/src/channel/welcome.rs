@@ -36,13 +36,21 @@ impl Channel {
             channel: welcome.channel,
             id: welcome.id,
         });
-        if let Some(channel) = channels.get(&welcome.channel) {
+        if let Some(channel) = channels.get_mut(&welcome.channel) {
             match &channel.record.state {
-                // A repeat, or it was overtaken by an invite.
+                State::Active { .. } | State::Leaving { .. } | State::Stuck { .. }
+                    if welcome.seq > channel.record.cursor =>
+                {
+                    // While we were away we were removed and added again, or the channel went on
+                    // without us: what lies between stays unread.
+                    channel.abandon(step, welcome.seq)?;
+                }
+                // A repeat.
                 State::Active { .. } | State::Leaving { .. } | State::Stuck { .. } | State::Creating { .. } => {
                     uplink.send(step, done);
                     return Ok(());
                 }
+                // The invite that we hold will do; if not, the Welcome is still in the mailbox.
                 State::Joining { .. } => return Ok(()),
                 State::Offered { .. } | State::Closed { .. } => {}
             }
@@ -58,7 +66,8 @@ impl Channel {
             .find(|channel| channel.relay() == relay)
             .map_or_else(Vec::new, |channel| channel.addresses().to_vec());
         let state = State::Offered { by: welcome.by };
-        let mut channel = Self::over(Record::new(id, String::new(), relay, addresses, state));
+        let earlier = channels.get(&id).map(|channel| &channel.record);
+        let mut channel = Self::over(Record::new(id, String::new(), relay, addresses, state).after(earlier));
         store::forget_channel_rows(step.tx, &id)?;
         if follow {
             channel.join_by(step, &welcome)?;
@@ -72,6 +81,18 @@ impl Channel {
         channels.insert(id, channel);
         uplink.send(step, done);
         Ok(())
+    }
+
+    /// Gives up a membership that has been replaced by a newer one.
+    fn abandon(&mut self, step: &mut Step<'_, '_>, seq: skytale_wire::id::Seq) -> Result<(), Error> {
+        if let State::Leaving { command, .. } = &self.record.state {
+            step.out.answers.push((*command, Answer::Done));
+        }
+        step.out.events.push(Event::Pruned {
+            channel: self.record.id,
+            up_to: seq,
+        });
+        self.close(step, Closed::Removed)
     }
 
     /// The application wants in.

@@ -38,9 +38,10 @@ CREATE TABLE senders (
     PRIMARY KEY (channel, agent)
 ) STRICT, WITHOUT ROWID;
 
--- Plaintext that the relay has not stored yet.
+-- Plaintext that the relay has not stored yet. Here and below rows are never numbered twice: the
+-- mind remembers how far it has gone by number, also after rows are gone.
 CREATE TABLE outbox (
-    row      INTEGER PRIMARY KEY,
+    row      INTEGER PRIMARY KEY AUTOINCREMENT,
     channel  BLOB NOT NULL,
     id       BLOB NOT NULL UNIQUE,
     command  BLOB NOT NULL,
@@ -62,7 +63,7 @@ CREATE TABLE sent (
 
 -- Messages that an application has not taken yet.
 CREATE TABLE inbox (
-    row          INTEGER PRIMARY KEY,
+    row          INTEGER PRIMARY KEY AUTOINCREMENT,
     channel      BLOB NOT NULL,
     seq          INTEGER NOT NULL,
     id           BLOB NOT NULL,
@@ -99,7 +100,7 @@ CREATE INDEX reads_of_row ON reads (row);
 
 -- Commits that we still want to make.
 CREATE TABLE wishes (
-    row     INTEGER PRIMARY KEY,
+    row     INTEGER PRIMARY KEY AUTOINCREMENT,
     channel BLOB NOT NULL,
     command BLOB NOT NULL,
     tries   INTEGER NOT NULL,

@@ -268,7 +268,7 @@ impl Open {
             .map_err(failed)?;
         let spaces = Space::ALL
             .iter()
-            .map(|space| database.keyspace(space.name(), || space.options()))
+            .map(|space| database.keyspace(space.name(), space_options))
             .collect::<Result<_, _>>()
             .map_err(failed)?;
         Ok(Self { database, spaces })
@@ -632,13 +632,13 @@ impl Space {
             Self::Counters => "counters",
         }
     }
+}
 
-    fn options(self) -> KeyspaceCreateOptions {
-        // Ciphertext and hashes do not compress.
-        KeyspaceCreateOptions::default()
-            .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
-            .max_memtable_size(MEMTABLE_BYTES_MAX)
-    }
+fn space_options() -> KeyspaceCreateOptions {
+    // Ciphertext and hashes do not compress.
+    KeyspaceCreateOptions::default()
+        .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+        .max_memtable_size(MEMTABLE_BYTES_MAX)
 }
 
 /// Writes every journal file anew, so that its bytes are on the disk and not only in the cache.
@@ -723,7 +723,6 @@ fn unavailable(error: &std::io::Error) -> ArchiveError {
 }
 
 /// Only the kind of trouble is told: fjall's messages may name files.
-#[expect(clippy::needless_pass_by_value, reason = "used as `map_err(failed)`")]
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "foreign, non-exhaustive enums"

@@ -1,4 +1,4 @@
-//! The archive on SQLite: the reference model of the conformance tests and of the simulation, and
+//! The archive on `SQLite`: the reference model of the conformance tests and of the simulation, and
 //! a choice for small relays.
 //!
 //! Not encrypted: what stands in it is ciphertext already, and the relay has no key to add.
@@ -517,12 +517,12 @@ fn small(count: u64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// A thread that panicked inside SQLite has left a transaction that rolls back: go on.
+/// A thread that panicked inside `SQLite` has left a transaction that rolls back: go on.
 fn held(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Only SQLite's code is told: its messages may name files.
+/// Only `SQLite`'s code is told: its messages may name files.
 #[expect(clippy::needless_pass_by_value, reason = "used as `map_err(failed)`")]
 fn failed(error: rusqlite::Error) -> ArchiveError {
     match error.sqlite_error_code() {

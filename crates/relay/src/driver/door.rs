@@ -173,7 +173,7 @@ impl Link {
 
     /// Ends the connection from the edge's side: the peer is told why.
     pub fn close(&self, refusal: Refusal, resume: bool) {
-        self.outbound.close(Closing { refusal, resume });
+        self.outbound.close(&Closing { refusal, resume });
     }
 
     /// The connection is gone; what it has sent before counts.

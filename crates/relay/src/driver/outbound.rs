@@ -85,7 +85,7 @@ impl Outbound {
     }
 
     /// Lets nothing more in and says this last. The first word counts.
-    pub fn close(&self, closing: Closing) {
+    pub fn close(&self, closing: &Closing) {
         {
             let mut waiting = self.waiting();
             waiting.closing.get_or_insert_with(|| closing.clone());
@@ -245,7 +245,7 @@ mod tests {
         }
         assert!(pushed <= BYTES_MAX / 1000);
 
-        outbound.close(SLOW);
+        outbound.close(&SLOW);
 
         assert_eq!(outbound.push(Lane::Live, frame(1)), Pushed::Fits);
         let mut frames = Vec::new();
@@ -279,8 +279,8 @@ mod tests {
             resume: true,
         };
         outbound.push(Lane::Live, frame(5));
-        outbound.close(closing.clone());
-        outbound.close(SLOW);
+        outbound.close(&closing);
+        outbound.close(&SLOW);
 
         let mut frames = Vec::new();
         assert_eq!(outbound.close_reason(), Some(closing));

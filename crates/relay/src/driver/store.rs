@@ -38,6 +38,10 @@ pub(super) struct Store {
     threads: Vec<JoinHandle<()>>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are writes: boxing each to make the others small would cost more"
+)]
 enum Command {
     Write(Ticket, Write),
     Resume,
@@ -118,7 +122,7 @@ pub(super) fn weight(write: &Write) -> usize {
             ..
         }) => {
             record.len()
-                + state.as_ref().map_or(0, |state| state.len())
+                + state.as_ref().map_or(0, Bytes::len)
                 + welcomes.iter().map(|row| row.frame.len()).sum::<usize>()
                 + sealed.as_ref().map_or(0, |sealed| sealed.sealed.len())
         }

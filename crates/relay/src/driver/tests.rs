@@ -89,9 +89,9 @@ impl Client {
     /// The next answer, past what is delivered meanwhile.
     async fn answer(&mut self) -> ToAgent {
         loop {
-            match self.next().await {
-                ToAgent::Deliver(_) => {}
-                answer => return answer,
+            let answer = self.next().await;
+            if !matches!(answer, ToAgent::Deliver(_)) {
+                return answer;
             }
         }
     }
@@ -171,9 +171,10 @@ fn seq_of(answer: &ToAgent) -> u64 {
 }
 
 fn refusal_of(answer: &ToAgent) -> Option<Refusal> {
-    match answer {
-        ToAgent::Nack(nack) => Some(nack.refusal),
-        _ => None,
+    if let ToAgent::Nack(nack) = answer {
+        Some(nack.refusal)
+    } else {
+        None
     }
 }
 

@@ -400,7 +400,7 @@ impl Talk<'_> {
     async fn read(&self, recv: &mut RecvStream, incoming: &mut Incoming) {
         if let Err(refusal) = self.read_frames(recv, incoming).await {
             self.link.close(refusal, false);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -480,7 +480,7 @@ impl Talk<'_> {
     /// The agent may finish its side of the second stream: it has nothing to say there.
     async fn read_second(&self, recv: &mut RecvStream, incoming: &mut Incoming) {
         self.read(recv, incoming).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Ends some time after the connection was to be closed: a peer that reads nothing is not

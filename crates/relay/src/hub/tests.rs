@@ -1382,6 +1382,33 @@ fn what_was_written_though_the_write_failed_is_read_from_the_archive() {
     assert_eq!(house.store.head(&CHANNEL), Seq(2));
 }
 
+/// Found by the property: a lookup made before the failure was used after it, and the message was
+/// stored twice.
+#[test]
+fn what_was_looked_up_before_a_failed_write_is_not_used_after_it() {
+    let [alice, ..] = people();
+    let (mut house, conns) = House::with_channel(&[&alice]);
+    let message = ToRelay::Publish(house.message(Epoch(0)));
+    house.say(conns[0], message.clone());
+    let next = house.opening(&alice, account(START.plus(HOUR)));
+    house.handle(Input::Frame {
+        conn: next,
+        frame: message.clone(),
+        earlier: None,
+    });
+
+    let (ticket, write) = house.writes.pop_front().unwrap();
+    house.store.write(write);
+    house.handle(Input::Failed { ticket });
+    house.fail_disk();
+    house.settle();
+
+    assert_eq!(house.closed[&next], (Refusal::Unavailable, true));
+    let again = house.open(&alice);
+    assert_eq!(house.try_frame(again, message), []);
+    assert_eq!(house.store.head(&CHANNEL), Seq(1));
+}
+
 #[test]
 fn a_slow_reader_falls_behind_catches_up_and_loses_nothing() {
     let [alice, bob, ..] = people();

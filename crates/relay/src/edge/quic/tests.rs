@@ -239,11 +239,9 @@ async fn what_is_read_from_the_archive_takes_the_second_stream() {
         alice.send(&[publish(number)]).await;
     }
     while !pong || published < 20 {
-        match alice.next().await {
-            ToAgent::Pong(answer) => pong |= answer.id == id(250),
-            ToAgent::Published(_) => published += 1,
-            _ => {}
-        }
+        let answer = alice.next().await;
+        published += u32::from(matches!(answer, ToAgent::Published(_)));
+        pong |= matches!(answer, ToAgent::Pong(pong) if pong.id == id(250));
     }
 
     alice.send(&[subscribe()]).await;

@@ -1,0 +1,13 @@
+//! The real program, run as people and scripts run it: real processes, sockets and vaults.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
+mod demo;
+mod exit_codes;
+mod people;
+mod secrets;
+mod servers;
+mod session;

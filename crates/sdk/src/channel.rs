@@ -1,0 +1,503 @@
+//! A channel as an application holds it, and the loop over its messages.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use skytale_agent::{
+    Answer, Command, Draft,
+    inbox::{self, DEFAULT_READER},
+    view::{self, ChannelState, ChannelView, MemberView},
+};
+use skytale_wire::{
+    id::{AgentId, ChannelId, MessageId, Seq},
+    name::ChannelName,
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    client::{Inner, fresh_id, wrong_answer},
+    clock,
+    error::Error,
+    message::{IntoDraft, Message, check_size},
+    shelf::{Holder, release_dead},
+};
+
+/// A channel that this agent is in. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    inner: Arc<Inner>,
+    id: ChannelId,
+    name: Option<ChannelName>,
+    /// What [`Channel::receive`] reads from, for all clones of this handle.
+    receiver: Arc<tokio::sync::Mutex<Option<Messages>>>,
+}
+
+/// A message that the relay has stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Its name.
+    pub id: MessageId,
+    /// Its place in the channel.
+    pub seq: Seq,
+}
+
+/// What an invite allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InviteOptions {
+    /// How many agents may join by it.
+    pub uses: u32,
+    /// How long it holds.
+    pub ttl: Duration,
+    /// Where joiners find the relay, `host:port`; empty means where this agent finds it.
+    pub addresses: Vec<String>,
+}
+
+impl Default for InviteOptions {
+    fn default() -> Self {
+        Self {
+            uses: 1,
+            ttl: Duration::from_hours(1),
+            addresses: Vec::new(),
+        }
+    }
+}
+
+impl Channel {
+    pub(crate) fn new(inner: &Arc<Inner>, view: &ChannelView) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            id: view.id,
+            name: view.name.clone(),
+            receiver: Arc::default(),
+        }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    /// Its id, the same for all members.
+    pub fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// Its name, as its members know it.
+    pub fn name(&self) -> Option<&ChannelName> {
+        self.name.as_ref()
+    }
+
+    /// Makes a line by which one agent may join within an hour. It is a secret until used.
+    pub async fn invite(&self) -> Result<String, Error> {
+        self.invite_with(InviteOptions::default()).await
+    }
+
+    /// The same with other limits.
+    pub async fn invite_with(&self, options: InviteOptions) -> Result<String, Error> {
+        let ttl_ms = u64::try_from(options.ttl.as_millis())
+            .map_err(|_| Error::misuse("an invite cannot hold for that long"))?;
+        let command = Command::Invite {
+            channel: self.id,
+            uses: options.uses,
+            ttl_ms,
+            addresses: options.addresses,
+        };
+        let limit = self.inner.timeouts.change;
+        match self
+            .inner
+            .command(command, "making the invite", limit)
+            .await?
+        {
+            Answer::Invite(line) => Ok(line),
+            Answer::Done | Answer::Channel(_) | Answer::Stored(_) | Answer::Failed(_) => {
+                Err(wrong_answer())
+            }
+        }
+    }
+
+    /// Closes every open invite.
+    pub async fn close_invites(&self) -> Result<(), Error> {
+        let channel = self.id;
+        self.inner
+            .change(Command::CloseInvites { channel }, "closing the invites")
+            .await
+    }
+
+    /// Sends a message; done when the relay has stored it. After a timeout it is still in the
+    /// vault and leaves with the next connection: sending it again would send it twice.
+    pub async fn send(&self, what: impl IntoDraft) -> Result<Sent, Error> {
+        self.send_timeout(what, self.inner.timeouts.stored).await
+    }
+
+    /// The same with another limit.
+    pub async fn send_timeout(&self, what: impl IntoDraft, limit: Duration) -> Result<Sent, Error> {
+        self.send_as(fresh_id(), what.into_draft(), limit).await
+    }
+
+    async fn send_as(&self, id: MessageId, draft: Draft, limit: Duration) -> Result<Sent, Error> {
+        check_size(&draft)?;
+        let command = Command::Send {
+            channel: self.id,
+            id,
+            draft,
+        };
+        match self
+            .inner
+            .command(command, "storing the message", limit)
+            .await?
+        {
+            Answer::Stored(seq) => Ok(Sent { id, seq }),
+            Answer::Done | Answer::Channel(_) | Answer::Invite(_) | Answer::Failed(_) => {
+                Err(wrong_answer())
+            }
+        }
+    }
+
+    /// Sends a message and waits for the first reply to it. Agents take minutes, not
+    /// milliseconds.
+    pub async fn ask(&self, what: impl IntoDraft) -> Result<Message, Error> {
+        self.ask_with(what, self.inner.timeouts.ask).await
+    }
+
+    /// The same with another limit. The reply counts as taken by the default reader; other
+    /// messages stay for whoever reads them.
+    pub async fn ask_with(&self, what: impl IntoDraft, limit: Duration) -> Result<Message, Error> {
+        let id = fresh_id();
+        let answer = self.inner.expect_answer(id);
+        let asked = async {
+            self.send_as(id, what.into_draft(), self.inner.timeouts.stored.min(limit))
+                .await?;
+            tokio::select! {
+                Ok(message) = answer => Ok(message),
+                found = self.reply_in_vault(id) => found,
+            }
+        };
+        timeout(limit, asked).await.map_err(|_| Error::Timeout {
+            what: "waiting for the answer",
+            queued: false,
+        })?
+    }
+
+    /// Looks for the reply whenever there is something new, also what another process has
+    /// received.
+    async fn reply_in_vault(&self, id: MessageId) -> Result<Message, Error> {
+        let mut news = self.inner.news();
+        loop {
+            news.borrow_and_update();
+            let shelf = self.inner.shelf()?;
+            let found = shelf
+                .with(move |reading| Ok(inbox::reply_to(reading.conn(), &id)?))
+                .await?;
+            if let Some(found) = found {
+                self.inner.answered_by(id, found.row);
+                let message = Message::new(found, self.fresh_handle(), DEFAULT_READER.to_owned());
+                message.ack().await?;
+                return Ok(message);
+            }
+            drop(shelf);
+            news.changed().await.map_err(|_| Error::closed())?;
+        }
+    }
+
+    /// The messages that were not taken yet, and then those that come. It goes on where it
+    /// stopped, also after a restart.
+    pub fn messages(&self) -> Messages {
+        self.messages_as(DEFAULT_READER)
+    }
+
+    /// The same under another name: each name sees every message, and readers of one name share
+    /// them out among each other.
+    pub fn messages_as(&self, reader: &str) -> Messages {
+        Messages {
+            channel: self.fresh_handle(),
+            reader: reader.to_owned(),
+            news: self.inner.news(),
+            holder: None,
+            batch: Arc::default(),
+            previous: None,
+        }
+    }
+
+    /// The next message within `limit`, or `None`. It counts as taken when `receive` is called
+    /// again or [`Message::ack`] is.
+    pub async fn receive(&self, limit: Duration) -> Result<Option<Message>, Error> {
+        let mut receiver = self.receiver.lock().await;
+        let messages = receiver.get_or_insert_with(|| self.messages());
+        // Nothing is lost when the time is up in the middle.
+        timeout(limit, messages.next()).await.unwrap_or(Ok(None))
+    }
+
+    /// Messages after a [`Message::row`], at most 256, without taking them. What everybody has
+    /// taken is not there any more.
+    pub async fn look(&self, after_row: i64) -> Result<Vec<Message>, Error> {
+        self.inner.check_process()?;
+        let channel = self.id;
+        let found = self
+            .inner
+            .shelf()?
+            .with(move |reading| {
+                Ok(inbox::look(
+                    reading.conn(),
+                    Some(channel),
+                    after_row,
+                    LOOK_MAX,
+                )?)
+            })
+            .await?;
+        Ok(found
+            .into_iter()
+            .map(|message| Message::new(message, self.fresh_handle(), DEFAULT_READER.to_owned()))
+            .collect())
+    }
+
+    /// Everybody in the channel.
+    pub async fn members(&self) -> Result<Vec<MemberView>, Error> {
+        self.inner.check_process()?;
+        let channel = self.id;
+        self.inner
+            .shelf()?
+            .with(move |reading| Ok(view::members(reading.conn(), channel)?))
+            .await
+    }
+
+    /// How the channel stands.
+    pub async fn view(&self) -> Result<ChannelView, Error> {
+        self.inner.check_process()?;
+        let channel = self.id;
+        self.inner
+            .shelf()?
+            .with(move |reading| view_of(reading.conn(), channel))
+            .await?
+            .ok_or_else(|| Error::NotFound("this agent has no such channel any more".into()))
+    }
+
+    /// Adds an agent, which need not be online.
+    pub async fn add(&self, agent: AgentId) -> Result<(), Error> {
+        self.add_all(vec![agent]).await
+    }
+
+    /// Adds several agents at once.
+    pub async fn add_all(&self, agents: Vec<AgentId>) -> Result<(), Error> {
+        let channel = self.id;
+        self.inner
+            .change(Command::Add { channel, agents }, "adding to the channel")
+            .await
+    }
+
+    /// Removes an agent: it cannot read what is sent from now on.
+    pub async fn remove(&self, agent: AgentId) -> Result<(), Error> {
+        let command = Command::Remove {
+            channel: self.id,
+            agents: vec![agent],
+        };
+        self.inner
+            .change(command, "removing from the channel")
+            .await
+    }
+
+    /// Says what a member may do: remove and grant, or add and invite.
+    pub async fn grant(&self, agent: AgentId, admin: bool, may_invite: bool) -> Result<(), Error> {
+        let command = Command::Grant {
+            channel: self.id,
+            agent,
+            admin,
+            may_invite,
+        };
+        self.inner
+            .change(command, "changing a member's rights")
+            .await
+    }
+
+    /// Leaves the channel.
+    pub async fn leave(&self) -> Result<(), Error> {
+        let channel = self.id;
+        self.inner
+            .change(Command::Leave { channel }, "leaving the channel")
+            .await
+    }
+
+    /// Replaces our own keys in the group: whoever had copied them is shut out.
+    pub async fn rotate(&self) -> Result<(), Error> {
+        let channel = self.id;
+        self.inner
+            .change(Command::Rotate { channel }, "rotating the keys")
+            .await
+    }
+
+    /// Five words that are the same for all members, if nobody stands between them. They change
+    /// with every epoch.
+    pub async fn words(&self) -> Result<[String; 5], Error> {
+        self.inner.check_process()?;
+        let channel = self.id;
+        self.inner
+            .shelf()?
+            .with(move |reading| Ok(view::words(reading.conn(), channel)?))
+            .await?
+            .ok_or_else(|| Error::NotFound("this channel has no group yet".into()))
+    }
+
+    /// The same channel with a `receive` of its own, so that handles do not hold each other.
+    fn fresh_handle(&self) -> Self {
+        Self {
+            receiver: Arc::default(),
+            ..self.clone()
+        }
+    }
+}
+
+/// A loop over messages. Each is leased to it; what it has not dealt with when it ends is shown
+/// again.
+#[derive(Debug)]
+pub struct Messages {
+    channel: Channel,
+    reader: String,
+    news: watch::Receiver<u64>,
+    holder: Option<Holder>,
+    /// Leased and not yet given out. Shared with the job that fills it, which runs to its end also
+    /// when the caller is cancelled.
+    batch: Arc<Mutex<VecDeque<skytale_agent::Message>>>,
+    /// What was given out last, and is taken when the next is asked for.
+    previous: Option<Message>,
+}
+
+impl Messages {
+    /// Waits for the next message; the one before it now counts as taken. `None` when the agent
+    /// is no longer in the channel, or was closed. May be cancelled.
+    pub async fn next(&mut self) -> Result<Option<Message>, Error> {
+        let mut look_around = true;
+        loop {
+            self.channel.inner.check_process()?;
+            match self.step(look_around).await {
+                Ok(Step::Message(message)) => return Ok(Some(*message)),
+                Ok(Step::Skip) => continue,
+                Ok(Step::Over) => return Ok(None),
+                Ok(Step::Wait) => {}
+                Err(_) if self.channel.inner.is_closed() => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            look_around = tokio::select! {
+                changed = self.news.changed() => {
+                    if changed.is_err() {
+                        return Ok(None);
+                    }
+                    false
+                }
+                () = sleep(LOOK_AROUND) => true,
+            };
+        }
+    }
+
+    async fn step(&mut self, look_around: bool) -> Result<Step, Error> {
+        self.settle().await?;
+        if let Some(message) = self.pop() {
+            return Ok(self.give_out(message));
+        }
+        self.news.borrow_and_update();
+        let over = self.fetch(look_around).await?;
+        Ok(match self.pop() {
+            Some(message) => self.give_out(message),
+            None if over => Step::Over,
+            None => Step::Wait,
+        })
+    }
+
+    /// Marks what was given out before as taken.
+    async fn settle(&mut self) -> Result<(), Error> {
+        if self.previous.is_none() {
+            return Ok(());
+        }
+        let shelf = self.channel.inner.shelf()?;
+        // Nothing is awaited between taking it out and handing it over.
+        let room = shelf.room().await?;
+        if let Some(previous) = self.previous.take()
+            && !previous.is_taken()
+        {
+            room.acknowledge(previous.reader().to_owned(), previous.row());
+        }
+        Ok(())
+    }
+
+    fn give_out(&mut self, message: skytale_agent::Message) -> Step {
+        let message = Message::new(message, self.channel.clone(), self.reader.clone());
+        self.previous = Some(message.clone());
+        if self.reader != DEFAULT_READER {
+            return Step::Message(Box::new(message));
+        }
+        // Somebody in this process may have asked for just this one.
+        match self.channel.inner.answer(message) {
+            None => Step::Skip,
+            Some(message) => Step::Message(Box::new(message)),
+        }
+    }
+
+    fn pop(&self) -> Option<skytale_agent::Message> {
+        lock(&self.batch).pop_front()
+    }
+
+    /// Leases a batch. Says whether the channel is over, when it was asked to look around.
+    async fn fetch(&mut self, look_around: bool) -> Result<bool, Error> {
+        if self.holder.is_none() {
+            self.holder = Some(Holder::new(self.channel.inner.dir())?);
+        }
+        let holder = self.holder.as_ref().map_or([0; 16], |holder| holder.id);
+        let batch = Arc::clone(&self.batch);
+        let (reader, channel) = (self.reader.clone(), self.channel.id);
+        self.channel
+            .inner
+            .shelf()?
+            .with(move |reading| {
+                if look_around {
+                    release_dead(reading)?;
+                }
+                let now = clock::now();
+                let taken = reading.in_passing(|tx| {
+                    Ok(inbox::take(
+                        tx,
+                        &reader,
+                        Some(channel),
+                        &holder,
+                        now,
+                        now.plus(LEASE_MS),
+                        BATCH,
+                    )?)
+                })?;
+                let nothing = taken.is_empty();
+                lock(&batch).extend(taken);
+                Ok(nothing
+                    && look_around
+                    && view_of(reading.conn(), channel)?
+                        .is_none_or(|view| matches!(view.state, ChannelState::Closed(_))))
+            })
+            .await
+    }
+}
+
+enum Step {
+    Message(Box<Message>),
+    /// It went to somebody who had asked for it.
+    Skip,
+    Wait,
+    Over,
+}
+
+fn view_of(conn: &rusqlite::Connection, id: ChannelId) -> Result<Option<ChannelView>, Error> {
+    Ok(view::channels(conn)?.into_iter().find(|view| view.id == id))
+}
+
+/// Nothing panics while it holds this lock.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Messages that are leased at once.
+const BATCH: usize = 64;
+const LOOK_MAX: usize = 256;
+/// A lease ends with its holder ([`Holder`]); this is only for a holder whose file was lost.
+const LEASE_MS: u64 = 24 * 3_600_000;
+/// How often a waiting reader looks for leases of dead ones, and whether the channel is over.
+const LOOK_AROUND: Duration = Duration::from_secs(1);

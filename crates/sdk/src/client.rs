@@ -1,0 +1,820 @@
+//! An agent as an application holds it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use skytale_agent::{
+    Answer, Command,
+    view::{self, ChannelState, ChannelView},
+};
+use skytale_wire::{
+    http::Secret,
+    id::{AgentId, ChannelId, MessageId, RelayKey},
+    invite::{BadInvite, Invite},
+    name::ChannelName,
+    refusal::Refusal,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{OnceCell, mpsc, oneshot, watch},
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    account::Account,
+    channel::Channel,
+    config::{Config, Flags, RelayAddr, Timeouts},
+    error::Error,
+    events::Events,
+    hand::held_by,
+    link::LinkState,
+    message::Message,
+    shelf::Shelf,
+    vault::{Vault, VaultKey},
+    worker::{self, Ask, Start, WorkerView},
+};
+
+/// One agent: an identity, its vault, and its lines to relays.
+///
+/// Several processes may open the same agent at once; one of them holds the lines, and another
+/// takes over when it ends. A handle that is dropped lets everything go at once; [`Agent::close`]
+/// first waits for what can still leave.
+#[derive(Debug)]
+pub struct Agent {
+    inner: Arc<Inner>,
+}
+
+impl Agent {
+    /// Opens the agent of this name on this machine, making it on first use. Where it lives and
+    /// whom it talks to comes from the environment and the current context.
+    pub async fn open(name: &str) -> Result<Self, Error> {
+        Self::builder(name).open().await
+    }
+
+    /// The same, with something set by the program.
+    pub fn builder(name: &str) -> AgentBuilder {
+        AgentBuilder {
+            name: name.to_owned(),
+            flags: Flags::default(),
+        }
+    }
+
+    /// Who this is, for everybody else.
+    pub fn id(&self) -> AgentId {
+        self.inner.id
+    }
+
+    /// What it is called on this machine. Others see it as its label.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Where its vault is.
+    pub fn data_dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// Creates a channel, or opens the one of this name that the agent is in.
+    pub async fn channel(&self, name: &str) -> Result<Channel, Error> {
+        let name: ChannelName = parse_name(name)?;
+        if let Some(view) = self.inner.view_by_name(&name).await? {
+            match view.state {
+                ChannelState::Active | ChannelState::Stuck => {
+                    return Ok(Channel::new(&self.inner, &view));
+                }
+                ChannelState::Offered(_) => {
+                    return Err(Error::misuse(
+                        "this channel was offered to the agent: accept or decline it first",
+                    ));
+                }
+                ChannelState::Creating
+                | ChannelState::Joining
+                | ChannelState::Leaving
+                | ChannelState::Closed(_) => {}
+            }
+        }
+        let home = self.inner.home().await?;
+        let command = Command::Open {
+            name,
+            relay: home.key,
+            addresses: vec![home.address],
+        };
+        self.enter(command, "creating the channel").await
+    }
+
+    /// The channel of this name, if the agent is in it. Nothing is created.
+    pub async fn find(&self, name: &str) -> Result<Option<Channel>, Error> {
+        let view = self.inner.view_by_name(&parse_name(name)?).await?;
+        Ok(view
+            .filter(|view| !matches!(view.state, ChannelState::Closed(_)))
+            .map(|view| Channel::new(&self.inner, &view)))
+    }
+
+    /// Joins by an invite line. The one who made it need not be online.
+    pub async fn join(&self, line: &str) -> Result<Channel, Error> {
+        let line = line.trim();
+        line.parse::<Invite>().map_err(|error| {
+            if error == BadInvite::Altered {
+                Error::Denied(Refusal::InviteAltered)
+            } else {
+                Error::misuse(error.to_string())
+            }
+        })?;
+        let command = Command::Join {
+            line: line.to_owned(),
+        };
+        self.enter(command, "joining the channel").await
+    }
+
+    /// All channels, also those that are offered or closed.
+    pub async fn channels(&self) -> Result<Vec<ChannelView>, Error> {
+        self.inner.check_process()?;
+        self.inner
+            .shelf()?
+            .with(|reading| Ok(view::channels(reading.conn())?))
+            .await
+    }
+
+    /// Enters a channel that an unknown agent has added us to. It is named by name or id.
+    pub async fn accept(&self, channel: &str) -> Result<Channel, Error> {
+        let channel = self.offered(channel).await?;
+        self.enter(Command::Accept { channel }, "entering the channel")
+            .await
+    }
+
+    /// Refuses such a channel for good.
+    pub async fn decline(&self, channel: &str) -> Result<(), Error> {
+        let channel = self.offered(channel).await?;
+        self.inner
+            .change(Command::Decline { channel }, "declining the channel")
+            .await
+    }
+
+    /// What happens besides messages, from the moment the agent was opened.
+    pub fn events(&self) -> Events {
+        Events::new(Arc::clone(&self.inner))
+    }
+
+    /// How things stand, for people: what `skytale doctor` prints.
+    pub async fn status(&self) -> Result<Status, Error> {
+        self.inner.status().await
+    }
+
+    /// Waits until every relay that this agent uses has let it in and can hand out its
+    /// KeyPackages, so that others can add it while it is away.
+    pub async fn online(&self) -> Result<(), Error> {
+        let inner = &self.inner;
+        if inner
+            .account
+            .as_ref()
+            .is_some_and(|account| account.has_key())
+        {
+            inner.home().await?;
+        }
+        let mut news = inner.news();
+        let all_ready = async {
+            loop {
+                news.borrow_and_update();
+                let status = inner.status().await?;
+                let mut states = status.relays.iter().filter_map(|relay| relay.state);
+                if let Some(LinkState::Refused(refusal)) = states
+                    .clone()
+                    .find(|state| matches!(state, LinkState::Refused(_)))
+                {
+                    return Err(Error::Denied(refusal));
+                }
+                if states.all(|state| state == LinkState::Ready) {
+                    return Ok(());
+                }
+                tokio::select! {
+                    changed = news.changed() => changed.map_err(|_| Error::closed())?,
+                    () = sleep(LOOK_AGAIN) => {}
+                }
+            }
+        };
+        timeout(inner.timeouts.connect, all_ready)
+            .await
+            .map_err(|_| {
+                Error::unreachable("the relay cannot be reached: `skytale doctor` says more")
+            })?
+    }
+
+    /// The API server, for calls about the account.
+    pub fn account(&self) -> Option<&Account> {
+        self.inner.account.as_deref()
+    }
+
+    /// Lets leave what can leave within two seconds, closes the vault and frees its lock. What
+    /// is still queued leaves when the agent is opened again.
+    pub async fn close(self) -> Result<(), Error> {
+        self.inner.check_process()?;
+        self.inner.close().await
+    }
+
+    async fn enter(&self, command: Command, what: &'static str) -> Result<Channel, Error> {
+        let limit = self.inner.timeouts.change;
+        match self.inner.command(command, what, limit).await? {
+            Answer::Channel(id) => self.inner.channel(id).await,
+            Answer::Done | Answer::Invite(_) | Answer::Stored(_) | Answer::Failed(_) => {
+                Err(wrong_answer())
+            }
+        }
+    }
+
+    async fn offered(&self, channel: &str) -> Result<ChannelId, Error> {
+        let views = self.channels().await?;
+        let wanted = |view: &&ChannelView| {
+            matches!(view.state, ChannelState::Offered(_))
+                && (view.id.to_string() == channel
+                    || view
+                        .name
+                        .as_ref()
+                        .is_some_and(|name| name.as_str() == channel))
+        };
+        let mut found = views.iter().filter(wanted);
+        match (found.next(), found.next()) {
+            (Some(view), None) => Ok(view.id),
+            (Some(_), Some(_)) => Err(Error::misuse(
+                "several channels of this name are offered: name one by its id",
+            )),
+            (None, _) => Err(Error::NotFound(
+                "no such channel is offered to this agent: see `skytale channels`".into(),
+            )),
+        }
+    }
+}
+
+/// What a program sets before an agent is opened. Everything else comes from the environment, the
+/// context or the defaults.
+#[derive(Debug)]
+pub struct AgentBuilder {
+    name: String,
+    flags: Flags,
+}
+
+impl AgentBuilder {
+    /// Agents live in `agents/NAME` below it.
+    #[must_use]
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.flags.data_dir = Some(dir.into());
+        self
+    }
+
+    /// Where contexts and the key file are.
+    #[must_use]
+    pub fn config_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.flags.config_dir = Some(dir.into());
+        self
+    }
+
+    /// The context to use instead of the current one.
+    #[must_use]
+    pub fn context(mut self, name: &str) -> Self {
+        self.flags.context = Some(name.to_owned());
+        self
+    }
+
+    /// The API server.
+    #[must_use]
+    pub fn api_url(mut self, url: &str) -> Self {
+        self.flags.api_url = Some(url.to_owned());
+        self
+    }
+
+    /// The account's key.
+    #[must_use]
+    pub fn api_key(mut self, key: Secret) -> Self {
+        self.flags.api_key = Some(key);
+        self
+    }
+
+    /// Where new channels are made.
+    #[must_use]
+    pub fn relay(mut self, relay: RelayAddr) -> Self {
+        self.flags.relay = Some(relay);
+        self
+    }
+
+    /// Opens the vault, before any key of the environment or the key file.
+    #[must_use]
+    pub fn vault_key(mut self, key: VaultKey) -> Self {
+        self.flags.vault_key = Some(key);
+        self
+    }
+
+    /// Opens the vault when the environment holds no key.
+    #[must_use]
+    pub fn passphrase(mut self, passphrase: Zeroizing<String>) -> Self {
+        self.flags.passphrase = Some(passphrase);
+        self
+    }
+
+    /// A certificate authority for the API server, beside the system's.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.flags.ca_file = Some(path.into());
+        self
+    }
+
+    /// How long calls wait.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.flags.timeouts = timeouts;
+        self
+    }
+
+    /// Everything at once, for programs with flags of their own.
+    #[must_use]
+    pub fn flags(mut self, flags: Flags) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    /// Opens the agent. No network is needed: it connects by itself when there is one.
+    pub async fn open(self) -> Result<Agent, Error> {
+        let runtime = Handle::try_current()
+            .map_err(|_| Error::misuse("an agent is opened inside a tokio runtime"))?;
+        let mut config = Config::load(self.flags)?;
+        let vault = Arc::new(Vault::prepare(&mut config, &self.name)?);
+        let account = config
+            .api_url
+            .as_deref()
+            .map(|url| {
+                Account::new(
+                    url,
+                    config.api_key.take(),
+                    config.ca_file.as_deref(),
+                    config.timeouts.token,
+                )
+            })
+            .transpose()?
+            .map(Arc::new);
+        let start = Start {
+            vault: Arc::clone(&vault),
+            label: self.name.clone(),
+            home: config.relay.clone(),
+            account: account.clone().filter(|account| account.has_key()),
+            timeouts: config.timeouts,
+            runtime,
+        };
+        let (id, started) = worker::start(start).await?;
+        let (shelf, shelf_ended) = Shelf::open(&vault)?;
+        let first_event = shelf
+            .with(|reading| Ok(view::newest_event(reading.conn())?))
+            .await?;
+        let inner = Arc::new(Inner {
+            pid: std::process::id(),
+            id,
+            name: self.name,
+            dir: vault.dir().to_owned(),
+            timeouts: config.timeouts,
+            account,
+            home: OnceCell::new_with(config.relay),
+            home_search: Mutex::new(None),
+            asks: started.asks,
+            news: started.news,
+            shelf: Mutex::new(Some((shelf, shelf_ended))),
+            first_event,
+            closed: AtomicBool::new(false),
+            questions: Mutex::default(),
+        });
+        inner.look_for_home();
+        Ok(Agent { inner })
+    }
+}
+
+/// How an agent stands.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Status {
+    /// The process that holds the lines, when it is not this one. Zero when it is unknown.
+    pub held_by: Option<u32>,
+    /// The relays of this agent's channels, and its own.
+    pub relays: Vec<RelayStatus>,
+    /// Messages that no relay has stored yet.
+    pub outbox: u32,
+    /// Changes of groups that are wanted and not yet made.
+    pub commits_wanted: u32,
+}
+
+/// How the line to one relay stands.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RelayStatus {
+    /// Which.
+    pub key: RelayKey,
+    /// Where it was tried last.
+    pub address: Option<String>,
+    /// `None` when another process holds the line.
+    pub state: Option<LinkState>,
+    /// Why the last try or connection ended.
+    pub trouble: Option<String>,
+    /// KeyPackages that it held when we last connected.
+    pub key_packages: Option<u32>,
+    /// How far its clock was ahead of ours.
+    pub clock_ahead_ms: Option<i64>,
+}
+
+/// What every handle of an agent shares.
+pub(crate) struct Inner {
+    pid: u32,
+    id: AgentId,
+    name: String,
+    dir: PathBuf,
+    pub(crate) timeouts: Timeouts,
+    account: Option<Arc<Account>>,
+    home: OnceCell<RelayAddr>,
+    home_search: Mutex<Option<AbortHandle>>,
+    asks: mpsc::Sender<Ask>,
+    news: watch::Receiver<u64>,
+    shelf: Mutex<Option<(Shelf, oneshot::Receiver<()>)>>,
+    first_event: i64,
+    closed: AtomicBool,
+    questions: Mutex<Questions>,
+}
+
+/// Who waits for an answer to which message, so that a loop over messages in the same process
+/// neither takes it away nor shows it a second time.
+#[derive(Default)]
+struct Questions {
+    open: BTreeMap<MessageId, oneshot::Sender<Message>>,
+    /// Rows that were given out as answers, the newest last.
+    answered: VecDeque<i64>,
+}
+
+impl Inner {
+    /// A fork copies keys and ratchets: two processes that both go on would use one of them twice.
+    pub(crate) fn check_process(&self) -> Result<(), Error> {
+        if std::process::id() == self.pid {
+            Ok(())
+        } else {
+            Err(Error::misuse(
+                "this agent was opened before a fork: open it again in the new process",
+            ))
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.clone()
+    }
+
+    pub(crate) fn first_event(&self) -> i64 {
+        self.first_event
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn shelf(&self) -> Result<Shelf, Error> {
+        lock(&self.shelf)
+            .as_ref()
+            .map(|(shelf, _)| shelf.clone())
+            .ok_or_else(Error::closed)
+    }
+
+    /// Hands a command to the worker and waits for its answer. It goes on when the wait is over.
+    pub(crate) async fn command(
+        &self,
+        command: Command,
+        what: &'static str,
+        limit: Duration,
+    ) -> Result<Answer, Error> {
+        self.check_process()?;
+        let id = fresh_id();
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            let ask = Ask::Do {
+                id,
+                command,
+                answer,
+            };
+            // Without a wait where there is room, so that calls that are begun in an order are
+            // handed over in it.
+            match self.asks.try_send(ask) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(ask)) => {
+                    self.asks.send(ask).await.map_err(|_| Error::closed())?;
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => return Err(Error::closed()),
+            }
+            answered.await.map_err(|_| Error::closed())?
+        };
+        match timeout(limit, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.why_late(id, what).await),
+        }
+    }
+
+    /// A command that is answered by [`Answer::Done`].
+    pub(crate) async fn change(&self, command: Command, what: &'static str) -> Result<(), Error> {
+        match self.command(command, what, self.timeouts.change).await? {
+            Answer::Done => Ok(()),
+            Answer::Channel(_) | Answer::Invite(_) | Answer::Stored(_) | Answer::Failed(_) => {
+                Err(wrong_answer())
+            }
+        }
+    }
+
+    /// Says more than "too late" when more is known.
+    async fn why_late(&self, id: MessageId, what: &'static str) -> Error {
+        let late = Error::Timeout { what, queued: true };
+        let Ok(worker) = self.worker_view().await else {
+            return late;
+        };
+        if let Some(pid) = worker.held_by {
+            let untouched = async {
+                self.shelf()?
+                    .with(move |reading| Ok(skytale_agent::hands::waiting(reading.conn())?))
+                    .await
+            };
+            let ignored = untouched
+                .await
+                .is_ok_and(|waiting| waiting.iter().any(|(waiting, _)| *waiting == id));
+            if ignored {
+                return Error::Unreachable(held_by(Some(pid)));
+            }
+            return late;
+        }
+        let mut refusals = worker.links.iter().map(|(_, link)| match link.state {
+            LinkState::Refused(refusal) => Some(refusal),
+            LinkState::Connecting | LinkState::Greeting | LinkState::Ready => None,
+        });
+        // With several relays it is not known here which of them the command was for.
+        match (refusals.next(), refusals.next()) {
+            (Some(Some(refusal)), None) => Error::Denied(refusal),
+            _ => late,
+        }
+    }
+
+    async fn worker_view(&self) -> Result<WorkerView, Error> {
+        let (reply, view) = oneshot::channel();
+        let asked = async {
+            self.asks
+                .send(Ask::Status(reply))
+                .await
+                .map_err(|_| Error::closed())?;
+            view.await.map_err(|_| Error::closed())
+        };
+        timeout(STATUS_MAX, asked)
+            .await
+            .map_err(|_| Error::Timeout {
+                what: "asking the agent's thread",
+                queued: false,
+            })?
+    }
+
+    async fn status(&self) -> Result<Status, Error> {
+        self.check_process()?;
+        let worker = self.worker_view().await?;
+        let mut relays: BTreeMap<RelayKey, RelayStatus> = BTreeMap::new();
+        for (key, link) in worker.links {
+            let mut status = RelayStatus::unknown(key);
+            status.address = link.address;
+            status.state = Some(link.state);
+            status.trouble = link.trouble;
+            relays.insert(key, status);
+        }
+        let elsewhere = worker.held_by.is_some();
+        let (relays, outbox, commits_wanted) = self
+            .shelf()?
+            .with(move |reading| {
+                if elsewhere {
+                    for channel in view::channels(reading.conn())? {
+                        relays
+                            .entry(channel.relay)
+                            .or_insert_with(|| RelayStatus::unknown(channel.relay));
+                    }
+                }
+                for (key, status) in &mut relays {
+                    status.key_packages = view::key_packages_left(reading.conn(), *key)?;
+                    status.clock_ahead_ms = view::clock_ahead(reading.conn(), *key)?;
+                }
+                Ok((
+                    relays,
+                    view::outbox_len(reading.conn(), None)?,
+                    view::commits_wanted(reading.conn())?,
+                ))
+            })
+            .await?;
+        Ok(Status {
+            held_by: worker.held_by,
+            relays: relays.into_values().collect(),
+            outbox,
+            commits_wanted,
+        })
+    }
+
+    /// Where new channels are made: what the configuration says, else what the API server says.
+    async fn home(&self) -> Result<RelayAddr, Error> {
+        let ask = || async {
+            let account = self
+                .account
+                .as_ref()
+                .filter(|account| account.has_key())
+                .ok_or_else(|| {
+                    Error::misuse(
+                        "no relay is known: set SKYTALE_RELAY, or SKYTALE_API_URL and SKYTALE_API_KEY, or run `skytale up`",
+                    )
+                })?;
+            let home = account
+                .relays()
+                .await?
+                .into_iter()
+                .find_map(|relay| {
+                    let address = relay.addresses.into_iter().next()?;
+                    let key = relay.key;
+                    Some(RelayAddr { key, address })
+                })
+                .ok_or_else(|| {
+                    Error::NotFound("the API server names no relay: set SKYTALE_RELAY".into())
+                })?;
+            self.asks
+                .send(Ask::Home(home.clone()))
+                .await
+                .map_err(|_| Error::closed())?;
+            Ok(home)
+        };
+        self.home.get_or_try_init(ask).await.cloned()
+    }
+
+    /// An account's agent keeps a line to its home relay even when it is in no channel yet, so
+    /// that it can be added.
+    fn look_for_home(self: &Arc<Self>) {
+        let has_account = self
+            .account
+            .as_ref()
+            .is_some_and(|account| account.has_key());
+        if !has_account || self.home.initialized() {
+            return;
+        }
+        let inner = Arc::downgrade(self);
+        let search = tokio::spawn(async move {
+            let mut pause = HOME_PAUSE_MIN;
+            while let Some(inner) = inner.upgrade() {
+                if inner.home().await.is_ok() {
+                    return;
+                }
+                drop(inner);
+                sleep(pause).await;
+                pause = (pause * 2).min(HOME_PAUSE_MAX);
+            }
+        });
+        *lock(&self.home_search) = Some(search.abort_handle());
+    }
+
+    async fn view_by_name(&self, name: &ChannelName) -> Result<Option<ChannelView>, Error> {
+        self.check_process()?;
+        let name = name.clone();
+        self.shelf()?
+            .with(move |reading| Ok(view::channel_by_name(reading.conn(), &name)?))
+            .await
+    }
+
+    async fn channel(self: &Arc<Self>, id: ChannelId) -> Result<Channel, Error> {
+        let views = self
+            .shelf()?
+            .with(|reading| Ok(view::channels(reading.conn())?))
+            .await?;
+        let view = views.iter().find(|view| view.id == id);
+        view.map(|view| Channel::new(self, view))
+            .ok_or_else(|| Error::damaged("a channel was entered that is not in the vault"))
+    }
+
+    /// Who asks waits here for the answer to the message of this id.
+    pub(crate) fn expect_answer(&self, id: MessageId) -> oneshot::Receiver<Message> {
+        let (give, answer) = oneshot::channel();
+        let mut questions = lock(&self.questions);
+        questions.open.retain(|_, waiting| !waiting.is_closed());
+        questions.open.insert(id, give);
+        answer
+    }
+
+    /// Gives an answer to the one who waits for it. Gives the message back when nobody does.
+    pub(crate) fn answer(&self, message: Message) -> Option<Message> {
+        let mut questions = lock(&self.questions);
+        let waiting = message
+            .in_reply_to()
+            .and_then(|id| questions.open.remove(&id));
+        let row = message.row();
+        let returned = match waiting {
+            Some(waiting) => waiting.send(message).err(),
+            None => Some(message).filter(|_| !questions.answered.contains(&row)),
+        };
+        if returned.is_none() {
+            questions.note(row);
+        }
+        returned
+    }
+
+    /// This row was found as an answer in the vault itself.
+    pub(crate) fn answered_by(&self, id: MessageId, row: i64) {
+        let mut questions = lock(&self.questions);
+        questions.open.remove(&id);
+        questions.note(row);
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.closed.store(true, Ordering::Release);
+        if let Some(search) = lock(&self.home_search).take() {
+            search.abort();
+        }
+        let (done, closed) = oneshot::channel();
+        let asked = self.asks.send(Ask::Close(done)).await.is_ok();
+        // Acknowledgements that wait in the shelf's queue are stored before its thread ends.
+        let shelf = lock(&self.shelf).take();
+        if let Some((shelf, ended)) = shelf {
+            drop(shelf);
+            // Another handle may be in the middle of a call; it is not waited for.
+            let _ = timeout(STATUS_MAX, ended).await;
+        }
+        if asked {
+            let _ = closed.await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(search) = lock(&self.home_search).take() {
+            search.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner")
+            .field("name", &self.name)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Questions {
+    fn note(&mut self, row: i64) {
+        if self.answered.len() == ANSWERED_MAX {
+            self.answered.pop_front();
+        }
+        self.answered.push_back(row);
+    }
+}
+
+impl RelayStatus {
+    fn unknown(key: RelayKey) -> Self {
+        Self {
+            key,
+            address: None,
+            state: None,
+            trouble: None,
+            key_packages: None,
+            clock_ahead_ms: None,
+        }
+    }
+}
+
+/// An id that nobody has used.
+pub(crate) fn fresh_id() -> MessageId {
+    let mut id = [0; MessageId::LEN];
+    getrandom::fill(&mut id).expect("the operating system gives random bytes");
+    MessageId(id)
+}
+
+/// A mind that answers another question than was asked would be a bug of ours.
+pub(crate) fn wrong_answer() -> Error {
+    Error::damaged("the agent's thread gave an answer to another question: please report this")
+}
+
+fn parse_name(name: &str) -> Result<ChannelName, Error> {
+    name.parse()
+        .map_err(|error: skytale_wire::name::BadName| Error::misuse(error.to_string()))
+}
+
+/// Nothing panics while it holds one of these locks.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long the worker may take to say how it stands: a step takes milliseconds.
+const STATUS_MAX: Duration = Duration::from_secs(5);
+/// A link's state can change without news from the vault.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const HOME_PAUSE_MIN: Duration = Duration::from_secs(1);
+const HOME_PAUSE_MAX: Duration = Duration::from_mins(1);
+/// Rows remembered as given out already. A loop holds at most a batch of them.
+const ANSWERED_MAX: usize = 256;

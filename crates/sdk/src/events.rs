@@ -1,0 +1,57 @@
+//! What happens besides messages, one thing at a time.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use skytale_agent::{Event, view};
+use tokio::sync::watch;
+
+use crate::{client::Inner, error::Error};
+
+/// Everything that has happened since the agent was opened, also what another process of it did.
+#[derive(Debug)]
+pub struct Events {
+    inner: Arc<Inner>,
+    news: watch::Receiver<u64>,
+    after: i64,
+    waiting: VecDeque<Event>,
+}
+
+impl Events {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self {
+            news: inner.news(),
+            after: inner.first_event(),
+            inner,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Waits for the next event; `None` when the agent was closed. May be cancelled.
+    pub async fn next(&mut self) -> Result<Option<Event>, Error> {
+        loop {
+            self.inner.check_process()?;
+            if let Some(event) = self.waiting.pop_front() {
+                return Ok(Some(event));
+            }
+            self.news.borrow_and_update();
+            let after = self.after;
+            let read = self
+                .inner
+                .shelf()?
+                .with(move |reading| Ok(view::events_after(reading.conn(), after)?))
+                .await;
+            let read = match read {
+                Ok(read) => read,
+                Err(_) if self.inner.is_closed() => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            if let Some((row, _, _)) = read.last() {
+                self.after = *row;
+                self.waiting
+                    .extend(read.into_iter().map(|(_, _, event)| event));
+            } else if self.news.changed().await.is_err() {
+                return Ok(None);
+            }
+        }
+    }
+}

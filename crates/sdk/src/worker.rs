@@ -1,0 +1,844 @@
+//! The one thread that owns an agent's mind and its database connection.
+//!
+//! Here async stops: MLS arithmetic and disk never block anybody's runtime, order is given, no
+//! lock exists. What waits is taken together and handled in one transaction; only when that is
+//! committed do frames, answers and news leave. As long as another process holds the vault's lock,
+//! this thread is a hand instead (`hand.rs`).
+//!
+//! | a step fails | then |
+//! |---|---|
+//! | with several inputs | roll back, open the mind again, end the lines, run its commands one by one |
+//! | with one command | the same, and the command is answered with the failure |
+//! | with one frame | the same; the relay delivers it again on the next line, after a pause |
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use rusqlite::{Connection, TransactionBehavior};
+use skytale_agent::{Agent, Answer, Command, CommandId, Failure, Input, Outputs, hands, view};
+use skytale_wire::{
+    frame::{ToAgent, ToRelay},
+    id::{AgentId, RelayKey, Time, TransportKey},
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot, watch},
+    time::sleep,
+};
+
+use crate::{
+    account::Account,
+    clock,
+    config::{RelayAddr, Timeouts},
+    error::Error,
+    hand,
+    link::{FRAMES_MAX, LineEvent, LineId, LineNews, Link, LinkSetup, LinkState, LinkView},
+    vault::{self, Held, LockFile, Vault},
+};
+
+/// What handles ask of the worker.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Do {
+        id: CommandId,
+        command: Command,
+        answer: Replier,
+    },
+    /// Where this account's channels are made; the line to it is kept open even without any, so
+    /// that others find KeyPackages of ours and can add us.
+    Home(RelayAddr),
+    Status(oneshot::Sender<WorkerView>),
+    /// Answered when everything is closed and the lock is free.
+    Close(oneshot::Sender<()>),
+}
+
+/// Where a command's answer goes.
+pub(crate) type Replier = oneshot::Sender<Result<Answer, Error>>;
+
+/// What `doctor` asks.
+#[derive(Debug)]
+pub(crate) struct WorkerView {
+    /// The process that holds the line, when it is not this one.
+    pub(crate) held_by: Option<u32>,
+    pub(crate) links: Vec<(RelayKey, LinkView)>,
+}
+
+/// What the thread is started with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) label: String,
+    pub(crate) home: Option<RelayAddr>,
+    pub(crate) account: Option<Arc<Account>>,
+    pub(crate) timeouts: Timeouts,
+    /// Where links run.
+    pub(crate) runtime: Handle,
+}
+
+/// The handles' side.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) asks: mpsc::Sender<Ask>,
+    /// Changes when there may be something new to read. Ends with the worker.
+    pub(crate) news: watch::Receiver<u64>,
+}
+
+/// Starts the thread and waits until the vault is open and has an identity.
+pub(crate) async fn start(start: Start) -> Result<(AgentId, Started), Error> {
+    let lock = start.vault.lock_file()?;
+    let (asks, asked) = mpsc::channel(ASKS_MAX);
+    let (news, heard) = watch::channel(0);
+    let (opened, identity) = oneshot::channel();
+    let body = Body {
+        start,
+        lock,
+        asks: asked,
+        news,
+        waiting: BTreeMap::new(),
+        opened: Some(opened),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|_| Error::unreachable("this machine has no room for another thread"))?;
+    thread::Builder::new()
+        .name("skytale-mind".into())
+        .spawn(move || {
+            let done = runtime.block_on(body.run());
+            if let Some(done) = done {
+                // Nobody waits any more: then nobody needs to know.
+                let _ = done.send(());
+            }
+        })
+        .map_err(|_| Error::unreachable("this machine has no room for another thread"))?;
+    let id = identity.await.map_err(|_| Error::closed())??;
+    Ok((id, Started { asks, news: heard }))
+}
+
+/// What stays the same whether the thread is the mind or a hand.
+pub(crate) struct Body {
+    pub(crate) start: Start,
+    pub(crate) lock: LockFile,
+    pub(crate) asks: mpsc::Receiver<Ask>,
+    news: watch::Sender<u64>,
+    /// Who waits for which command's answer.
+    pub(crate) waiting: BTreeMap<CommandId, Replier>,
+    opened: Option<oneshot::Sender<Result<AgentId, Error>>>,
+}
+
+/// Why the thread stopped being what it was.
+pub(crate) enum Ended {
+    /// The handles are gone, or one asked for the end and waits.
+    Closed(Option<oneshot::Sender<()>>),
+    /// The lock is ours now.
+    Mind(Held),
+}
+
+impl Body {
+    /// Gives back who waits for the end; everything is closed by then.
+    async fn run(mut self) -> Option<oneshot::Sender<()>> {
+        match self.live().await {
+            Ok(done) => done,
+            Err(error) => {
+                self.fail(error);
+                None
+            }
+        }
+    }
+
+    async fn live(&mut self) -> Result<Option<oneshot::Sender<()>>, Error> {
+        let held = match self.lock.try_hold()? {
+            Some(held) => held,
+            None => match hand::serve(self).await? {
+                Ended::Closed(done) => return Ok(done),
+                Ended::Mind(held) => held,
+            },
+        };
+        let mut mind = Mind::open(self, &held)?;
+        let done = mind.serve(self).await;
+        mind.close().await;
+        done
+    }
+
+    /// The vault has an identity and can be used.
+    pub(crate) fn opened(&mut self, id: AgentId) {
+        if let Some(opened) = self.opened.take() {
+            // Whoever opened has lost patience; then the asks end too.
+            let _ = opened.send(Ok(id));
+        }
+    }
+
+    pub(crate) fn tell_news(&self) {
+        self.news
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    pub(crate) fn reply(&mut self, id: CommandId, answer: Answer) {
+        if let Some(replier) = self.waiting.remove(&id) {
+            // Whoever asked has stopped waiting.
+            let _ = replier.send(match answer {
+                Answer::Failed(failure) => Err(skytale_agent::Error::from(failure).into()),
+                Answer::Done | Answer::Channel(_) | Answer::Invite(_) | Answer::Stored(_) => {
+                    Ok(answer)
+                }
+            });
+        }
+    }
+
+    /// Nothing can go on: everybody who waits is told why.
+    fn fail(&mut self, error: Error) {
+        let text = error.to_string();
+        if let Some(opened) = self.opened.take() {
+            // Whoever opened has lost patience.
+            let _ = opened.send(Err(error));
+        } else {
+            tracing::warn!(code = error.code(), text, "the agent's thread has ended");
+        }
+        for (_, replier) in std::mem::take(&mut self.waiting) {
+            let _ = replier.send(Err(Error::Damaged(text.clone())));
+        }
+    }
+}
+
+/// The holder of the lock: the mind, its connection and its links.
+struct Mind {
+    conn: Connection,
+    agent: Agent,
+    label: String,
+    setup: LinkSetup,
+    home: Option<RelayAddr>,
+    links: BTreeMap<RelayKey, Link>,
+    /// Links that nobody wants any more and that are still writing.
+    retiring: Vec<Link>,
+    lines: BTreeMap<RelayKey, Line>,
+    events: mpsc::Receiver<LineEvent>,
+    /// Began a connection in the middle of a batch: it begins the next one.
+    held_back: Option<LineEvent>,
+    hands_seen: Option<i64>,
+    poll_hands_at: Time,
+    checkpoint_due: bool,
+    checkpoint_at: Time,
+    /// So many of the next inputs get a step of their own, after one has failed.
+    careful: usize,
+}
+
+/// The connection that a link has at present.
+struct Line {
+    id: LineId,
+    /// `None` once we have ended it.
+    frames: Option<mpsc::Sender<ToRelay>>,
+    /// What did not fit; while there is any, no commands are taken.
+    backlog: VecDeque<ToRelay>,
+}
+
+/// One input, kept so that it can be run again by itself.
+#[derive(Debug, Clone)]
+enum Work {
+    Command {
+        id: CommandId,
+        command: Command,
+        /// Came through the vault.
+        submitted: bool,
+    },
+    Up {
+        relay: RelayKey,
+        transport: TransportKey,
+        token: Option<String>,
+    },
+    Frame {
+        relay: RelayKey,
+        frame: ToAgent,
+    },
+    Token {
+        relay: RelayKey,
+        token: String,
+    },
+    Down {
+        relay: RelayKey,
+    },
+    Tick,
+}
+
+impl Work {
+    fn input(self) -> Input {
+        match self {
+            Self::Command { id, command, .. } => Input::Command { id, command },
+            Self::Up {
+                relay,
+                transport,
+                token,
+            } => Input::LinkUp {
+                relay,
+                transport,
+                token,
+            },
+            Self::Frame { relay, frame } => Input::Frame { relay, frame },
+            Self::Token { relay, token } => Input::Token { relay, token },
+            Self::Down { relay } => Input::LinkDown { relay },
+            Self::Tick => Input::Tick,
+        }
+    }
+}
+
+impl Mind {
+    fn open(body: &mut Body, held: &Held) -> Result<Self, Error> {
+        let start = &body.start;
+        start.vault.create_if_missing(held)?;
+        let mut conn = start.vault.connect()?;
+        Agent::migrate(&mut conn)?;
+        let agent = open_agent(&mut conn, &start.label)?;
+        let (tell, events) = mpsc::channel(EVENTS_MAX);
+        let setup = LinkSetup {
+            me: agent.id(),
+            account: start.account.clone(),
+            timeouts: start.timeouts,
+            events: tell,
+            runtime: start.runtime.clone(),
+        };
+        let mut mind = Self {
+            agent,
+            label: start.label.clone(),
+            setup,
+            home: start.home.clone(),
+            conn,
+            links: BTreeMap::new(),
+            retiring: Vec::new(),
+            lines: BTreeMap::new(),
+            events,
+            held_back: None,
+            hands_seen: None,
+            poll_hands_at: Time(0),
+            // A mind that was killed may have left secrets in the log.
+            checkpoint_due: true,
+            checkpoint_at: Time(0),
+            careful: 0,
+        };
+        mind.take_answers_of_our_predecessor(body)?;
+        body.opened(mind.agent.id());
+        tracing::debug!(agent = %mind.agent.id(), "holds the line");
+        Ok(mind)
+    }
+
+    /// We may have been a hand, whose answers the last mind has written before it ended.
+    fn take_answers_of_our_predecessor(&mut self, body: &mut Body) -> Result<(), Error> {
+        if body.waiting.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<CommandId> = body.waiting.keys().copied().collect();
+        let tx = begin(&mut self.conn)?;
+        let mut answers = Vec::new();
+        for id in ids {
+            if let Some(answer) = hands::take_answer(&tx, id)? {
+                answers.push((id, answer));
+            }
+        }
+        tx.commit()?;
+        for (id, answer) in answers {
+            body.reply(id, answer);
+        }
+        Ok(())
+    }
+
+    async fn serve(&mut self, body: &mut Body) -> Result<Option<oneshot::Sender<()>>, Error> {
+        let mut closing: Option<(Option<oneshot::Sender<()>>, Time)> = None;
+        self.follow_wishes();
+        loop {
+            let mut work = self.wait_for_work(body, &mut closing).await;
+            let now = clock::now();
+            work.extend(self.commands_of_hands(now)?);
+            if self.agent.wake().is_some_and(|at| at <= now) {
+                work.push(Work::Tick);
+            }
+            if !work.is_empty() {
+                self.run(work, now, body).await?;
+                self.follow_wishes();
+            }
+            self.checkpoint_if_due(now)?;
+            if let Some((done, until)) = &mut closing
+                && (now >= *until || self.has_nothing_to_flush()?)
+            {
+                return Ok(done.take());
+            }
+        }
+    }
+
+    /// Everything that has come in, at most a step's worth; nothing when it is merely time to
+    /// look around.
+    async fn wait_for_work(
+        &mut self,
+        body: &mut Body,
+        closing: &mut Option<(Option<oneshot::Sender<()>>, Time)>,
+    ) -> Vec<Work> {
+        self.retiring.retain(|link| !link.has_ended());
+        let limit = if self.careful > 0 { 1 } else { STEP_INPUTS_MAX };
+        let mut work = Vec::new();
+        if let Some(event) = self.held_back.take() {
+            self.note(event, &mut work);
+        }
+        if work.is_empty() {
+            let idle = self.idle_for(clock::now());
+            let backed_up = self.lines.values().any(|line| !line.backlog.is_empty());
+            let takes_asks = !backed_up && closing.is_none();
+            tokio::select! {
+                Some(event) = self.events.recv() => self.note(event, &mut work),
+                ask = body.asks.recv(), if takes_asks => match ask {
+                    Some(ask) => self.take(ask, body, closing, &mut work),
+                    None => *closing = Some((None, clock::now())),
+                },
+                () = room(&mut self.lines), if backed_up => {}
+                () = sleep(idle) => {}
+            }
+        }
+        for line in self.lines.values_mut() {
+            line.flush();
+        }
+        while work.len() < limit
+            && self.held_back.is_none()
+            && let Ok(event) = self.events.try_recv()
+        {
+            if matches!(event.what, LineNews::Up { .. }) && !work.is_empty() {
+                // What earlier inputs say to the old connection must not reach the new one.
+                self.held_back = Some(event);
+            } else {
+                self.note(event, &mut work);
+            }
+        }
+        while work.len() < limit
+            && closing.is_none()
+            && self.lines.values().all(|line| line.backlog.is_empty())
+            && let Ok(ask) = body.asks.try_recv()
+        {
+            self.take(ask, body, closing, &mut work);
+        }
+        work
+    }
+
+    fn take(
+        &mut self,
+        ask: Ask,
+        body: &mut Body,
+        closing: &mut Option<(Option<oneshot::Sender<()>>, Time)>,
+        work: &mut Vec<Work>,
+    ) {
+        match ask {
+            Ask::Do {
+                id,
+                command,
+                answer,
+            } => {
+                self.knock_again(&command);
+                body.waiting.insert(id, answer);
+                work.push(Work::Command {
+                    id,
+                    command,
+                    submitted: false,
+                });
+            }
+            Ask::Home(home) => {
+                self.home = Some(home);
+                self.follow_wishes();
+            }
+            Ask::Status(reply) => {
+                let links = self
+                    .links
+                    .iter()
+                    .map(|(relay, link)| (*relay, link.view()))
+                    .collect();
+                let _ = reply.send(WorkerView {
+                    held_by: None,
+                    links,
+                });
+            }
+            Ask::Close(done) => *closing = Some((Some(done), clock::now().plus(FLUSH_MS_MAX))),
+        }
+    }
+
+    /// Takes what a link reports. A connection that is not the present one has nothing to say.
+    fn note(&mut self, event: LineEvent, work: &mut Vec<Work>) {
+        let LineEvent { relay, line, what } = event;
+        let present = self
+            .lines
+            .get(&relay)
+            .is_some_and(|present| present.id == line);
+        match what {
+            LineNews::Up {
+                transport,
+                token,
+                frames,
+            } => {
+                self.lines.insert(
+                    relay,
+                    Line {
+                        id: line,
+                        frames: Some(frames),
+                        backlog: VecDeque::new(),
+                    },
+                );
+                work.push(Work::Up {
+                    relay,
+                    transport,
+                    token: token.map(|token| token.expose().to_owned()),
+                });
+            }
+            LineNews::Frame(frame) if present => work.push(Work::Frame { relay, frame }),
+            LineNews::Token(token) if present => work.push(Work::Token {
+                relay,
+                token: token.expose().to_owned(),
+            }),
+            LineNews::Down if present => {
+                self.lines.remove(&relay);
+                work.push(Work::Down { relay });
+            }
+            LineNews::Frame(_) | LineNews::Token(_) | LineNews::Down => {}
+        }
+    }
+
+    /// Commands that other processes have put into the vault.
+    fn commands_of_hands(&mut self, now: Time) -> Result<Vec<Work>, Error> {
+        if now < self.poll_hands_at {
+            return Ok(Vec::new());
+        }
+        self.poll_hands_at = now.plus(HANDS_POLL_MS);
+        let version = vault::data_version(&self.conn)?;
+        if self.hands_seen == Some(version) {
+            return Ok(Vec::new());
+        }
+        let waiting = hands::waiting(&self.conn)?;
+        // With none left there is nothing to look for until somebody writes again.
+        self.hands_seen = waiting.is_empty().then_some(version);
+        Ok(waiting
+            .into_iter()
+            .map(|(id, command)| {
+                self.knock_again(&command);
+                Work::Command {
+                    id,
+                    command,
+                    submitted: true,
+                }
+            })
+            .collect())
+    }
+
+    /// One transaction, or, when it fails, one for each command.
+    async fn run(&mut self, work: Vec<Work>, now: Time, body: &mut Body) -> Result<(), Error> {
+        self.careful = self.careful.saturating_sub(work.len());
+        let error = match self.step(&work, now, body) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        tracing::warn!(inputs = work.len(), %error, "a step failed and was rolled back");
+        let alone = work.len() == 1;
+        self.begin_again(error).await?;
+        for one in work {
+            let Work::Command { id, submitted, .. } = &one else {
+                continue;
+            };
+            let (id, submitted) = (*id, *submitted);
+            let failed = if alone {
+                true
+            } else if let Err(error) = self.step(std::slice::from_ref(&one), now, body) {
+                self.begin_again(error).await?;
+                true
+            } else {
+                false
+            };
+            if failed {
+                self.answer_failed(id, submitted, now, body)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles `work` and commits; only then does anything leave.
+    fn step(
+        &mut self,
+        work: &[Work],
+        now: Time,
+        body: &mut Body,
+    ) -> Result<(), skytale_agent::Error> {
+        let vault = Arc::clone(&body.start.vault);
+        let turn = vault.turn();
+        let tx = begin(&mut self.conn)?;
+        for one in work {
+            if let Work::Command {
+                id,
+                submitted: true,
+                ..
+            } = one
+            {
+                hands::taken(&tx, *id)?;
+            }
+        }
+        let inputs = work.iter().cloned().map(Work::input).collect();
+        let outputs = self.agent.handle(inputs, now, &tx)?;
+        for (id, answer) in &outputs.answers {
+            if hands::is_submitted(&tx, *id)? {
+                hands::answer(&tx, *id, answer, now)?;
+                if body.waiting.contains_key(id) {
+                    // Ours, from when we were a hand: answered directly.
+                    hands::take_answer(&tx, *id)?;
+                }
+            }
+        }
+        tx.commit()?;
+        drop(turn);
+        self.let_out(outputs, body);
+        Ok(())
+    }
+
+    fn let_out(&mut self, outputs: Outputs, body: &mut Body) {
+        for (relay, frame) in outputs.frames {
+            if let Some(line) = self.lines.get_mut(&relay) {
+                line.backlog.push_back(frame);
+            }
+        }
+        for (relay, line) in &mut self.lines {
+            line.flush();
+            if outputs.close.contains(relay) || line.backlog.len() > BACKLOG_MAX {
+                line.frames = None;
+                line.backlog.clear();
+            }
+        }
+        for (id, answer) in outputs.answers {
+            body.reply(id, answer);
+        }
+        self.checkpoint_due |= outputs.epoch_ended;
+        body.tell_news();
+    }
+
+    /// Memory is never ahead of disk: after an error the mind is loaded again. It then knows of
+    /// no connection, so those end too and their links make new ones.
+    async fn begin_again(&mut self, cause: skytale_agent::Error) -> Result<(), Error> {
+        self.lines.clear();
+        self.held_back = None;
+        self.careful = STEP_INPUTS_MAX;
+        for _ in 0..REOPEN_TRIES {
+            match open_agent(&mut self.conn, &self.label) {
+                Ok(agent) => {
+                    self.agent = agent;
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the vault cannot be read again yet");
+                    sleep(REOPEN_PAUSE).await;
+                }
+            }
+        }
+        Err(cause.into())
+    }
+
+    fn answer_failed(
+        &mut self,
+        id: CommandId,
+        submitted: bool,
+        now: Time,
+        body: &mut Body,
+    ) -> Result<(), Error> {
+        let answer = Answer::Failed(Failure::Damaged(
+            "the vault could not store what this command needs; it was undone".into(),
+        ));
+        if submitted && !body.waiting.contains_key(&id) {
+            let tx = begin(&mut self.conn)?;
+            hands::answer(&tx, id, &answer, now)?;
+            tx.commit()?;
+        }
+        body.reply(id, answer);
+        Ok(())
+    }
+
+    /// Has a link to each relay that the mind wants and to our home, and no other.
+    fn follow_wishes(&mut self) {
+        let mut wanted: BTreeMap<RelayKey, Vec<String>> = self
+            .agent
+            .relays()
+            .into_iter()
+            .map(|wish| (wish.key, wish.addresses))
+            .collect();
+        if let Some(home) = &self.home {
+            if self.setup.account.is_some() {
+                wanted.entry(home.key).or_default();
+            }
+            // What the context says goes before what an invite said long ago.
+            if let Some(addresses) = wanted.get_mut(&home.key) {
+                addresses.retain(|address| *address != home.address);
+                addresses.insert(0, home.address.clone());
+            }
+        }
+        let unwanted: Vec<RelayKey> = self
+            .links
+            .keys()
+            .filter(|relay| !wanted.contains_key(relay))
+            .copied()
+            .collect();
+        for relay in unwanted {
+            self.retire(relay);
+        }
+        for (relay, addresses) in wanted {
+            if let Some(link) = self.links.get(&relay) {
+                link.look_at(addresses);
+            } else {
+                let link = Link::start(&self.setup, relay, addresses);
+                self.links.insert(relay, link);
+            }
+        }
+    }
+
+    /// The link writes what is in it and ends.
+    fn retire(&mut self, relay: RelayKey) {
+        if let Some(link) = self.links.remove(&relay) {
+            link.retire();
+            self.retiring.push(link);
+        }
+        if let Some(line) = self.lines.get_mut(&relay) {
+            line.frames = None;
+            line.backlog.clear();
+        }
+    }
+
+    /// A relay that has refused us is asked again when the application wants something that may
+    /// change its mind.
+    fn knock_again(&mut self, command: &Command) {
+        match command {
+            Command::Open { .. } | Command::Join { .. } | Command::Accept { .. } => {}
+            Command::Invite { .. }
+            | Command::Send { .. }
+            | Command::Add { .. }
+            | Command::Remove { .. }
+            | Command::Leave { .. }
+            | Command::Rotate { .. }
+            | Command::Grant { .. }
+            | Command::CloseInvites { .. }
+            | Command::Decline { .. } => return,
+        }
+        let refused: Vec<RelayKey> = self
+            .links
+            .iter()
+            .filter(|(_, link)| matches!(link.view().state, LinkState::Refused(_)))
+            .map(|(relay, _)| *relay)
+            .collect();
+        for relay in refused {
+            // The wishes, followed after the next step, bring a new link.
+            self.retire(relay);
+        }
+    }
+
+    fn checkpoint_if_due(&mut self, now: Time) -> Result<(), Error> {
+        if self.checkpoint_due && now >= self.checkpoint_at {
+            self.checkpoint_due = !vault::checkpoint(&self.conn)?;
+            self.checkpoint_at = now.plus(CHECKPOINT_EVERY_MS);
+        }
+        Ok(())
+    }
+
+    fn idle_for(&self, now: Time) -> Duration {
+        let mut until = self.poll_hands_at;
+        if let Some(wake) = self.agent.wake() {
+            until = until.min(wake);
+        }
+        Duration::from_millis(until.since(now).clamp(1, HANDS_POLL_MS))
+    }
+
+    fn has_nothing_to_flush(&self) -> Result<bool, Error> {
+        if !self.links.values().any(Link::is_ready) {
+            return Ok(true);
+        }
+        let written = self.lines.values().all(|line| line.backlog.is_empty());
+        Ok(written
+            && view::outbox_len(&self.conn, None)? == 0
+            && view::commits_wanted(&self.conn)? == 0)
+    }
+
+    async fn close(mut self) {
+        // Without their senders the writers finish what they have.
+        self.lines.clear();
+        for link in self.links.values() {
+            link.retire();
+        }
+        let mut events = self.events;
+        let all_ended = async {
+            for link in self.links.into_values().chain(self.retiring) {
+                link.ended().await;
+            }
+        };
+        // What they still report must not be what they wait for.
+        let nothing_more = async { while events.recv().await.is_some() {} };
+        tokio::select! {
+            () = all_ended => {}
+            () = nothing_more => {}
+        }
+        // Readers of this process are closed by now; those of others may keep the log from being
+        // emptied, and the next mind tries again.
+        if let Err(error) = vault::checkpoint(&self.conn) {
+            tracing::warn!(%error, "the log was not emptied");
+        }
+    }
+}
+
+impl Line {
+    /// Hands over as much as the writer has room for.
+    fn flush(&mut self) {
+        let Some(frames) = &self.frames else {
+            self.backlog.clear();
+            return;
+        };
+        while let Some(frame) = self.backlog.pop_front() {
+            match frames.try_send(frame) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(frame)) => {
+                    self.backlog.push_front(frame);
+                    return;
+                }
+                // Its end is being reported.
+                Err(mpsc::error::TrySendError::Closed(_)) => self.backlog.clear(),
+            }
+        }
+    }
+}
+
+/// Until a writer that was full takes frames again.
+async fn room(lines: &mut BTreeMap<RelayKey, Line>) {
+    let full = lines
+        .values()
+        .filter(|line| !line.backlog.is_empty())
+        .filter_map(|line| line.frames.as_ref())
+        .map(|frames| Box::pin(async move { drop(frames.reserve().await) }));
+    let full: Vec<_> = full.collect();
+    if full.is_empty() {
+        return;
+    }
+    futures_util::future::select_all(full).await;
+}
+
+fn open_agent(conn: &mut Connection, label: &str) -> Result<Agent, Error> {
+    let tx = begin(conn)?;
+    let agent = Agent::open(&tx, label)?;
+    tx.commit()?;
+    Ok(agent)
+}
+
+/// A transaction that has the right to write from its first statement on.
+pub(crate) fn begin(conn: &mut Connection) -> rusqlite::Result<rusqlite::Transaction<'_>> {
+    conn.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
+/// Inputs of one step. More would make the first of them wait longer than a commit takes.
+pub(crate) const STEP_INPUTS_MAX: usize = 256;
+/// Commands that wait for the worker; more make their callers wait.
+const ASKS_MAX: usize = 1024;
+/// Reports of links that wait; more make QUIC hold the relays back.
+const EVENTS_MAX: usize = 1024;
+/// Frames for one relay that did not fit; beyond it the line is ended, and the mind says again on
+/// the next one what matters.
+const BACKLOG_MAX: usize = 16 * FRAMES_MAX;
+/// How often the mind looks for commands of other processes.
+const HANDS_POLL_MS: u64 = 20;
+/// How often the log is emptied at most.
+const CHECKPOINT_EVERY_MS: u64 = 100;
+/// How long a close waits for what a connected relay has not confirmed.
+const FLUSH_MS_MAX: u64 = 2_000;
+const REOPEN_TRIES: u32 = 50;
+const REOPEN_PAUSE: Duration = Duration::from_millis(200);

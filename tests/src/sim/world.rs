@@ -1,0 +1,381 @@
+//! One clock, one queue, one generator.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use skytale_agent::Input as Thought;
+use skytale_relay::hub::{Answer as Found, Conn, Input, Lane};
+use skytale_wire::{
+    frame::{ToAgent, ToRelay, encode},
+    id::{Digest, Time},
+};
+
+use super::{Counters, agent::SimAgent, checks, relay::SimRelay, script::Script};
+
+/// What is going to happen.
+#[derive(Debug)]
+pub(super) enum Happening {
+    ToRelay(Conn, Box<ToRelay>),
+    ToAgent(Conn, Box<ToAgent>),
+    Answered(Conn, Found),
+    Flush,
+    RelayWake,
+    RelayUp,
+    Step(usize),
+    Connect(usize),
+    AgentUp(usize),
+    Act,
+    Chaos,
+}
+
+/// What a schedule came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Hash over every event's time, kind and length.
+    pub trace: Digest,
+    /// What happened.
+    pub counters: Counters,
+    /// What did not hold; empty when all is well.
+    pub broken: Vec<String>,
+}
+
+/// A schedule.
+pub struct World {
+    pub(super) now: Time,
+    pub(super) rng: ChaCha8Rng,
+    queue: BinaryHeap<Reverse<(Time, u64)>>,
+    happenings: BTreeMap<u64, Happening>,
+    counter: u64,
+    pub(super) relay: SimRelay,
+    pub(super) agents: Vec<SimAgent>,
+    pub(super) script: Script,
+    pub(super) counters: Counters,
+    pub(super) faults: Faults,
+    trace: Digest,
+    lanes: BTreeMap<(Conn, u8), Time>,
+    next_conn: u64,
+    next_transport: u64,
+}
+
+/// How rough this schedule is: a swarm, so that no kind of fault hides another.
+#[derive(Debug, Clone)]
+pub(super) struct Faults {
+    pub(super) on: bool,
+    pub(super) delay_ms_max: u64,
+    pub(super) double: bool,
+    pub(super) cuts: bool,
+    pub(super) crashes: bool,
+    pub(super) relay_crashes: bool,
+    pub(super) store_fails: bool,
+    pub(super) skew: bool,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+impl World {
+    /// Runs the schedule of a seed to its end and judges it.
+    pub fn run(seed: u64) -> Outcome {
+        let mut world = Self::new(seed);
+        world.act_out();
+        let mut broken = Vec::new();
+        if let Err(what) = world.heal() {
+            broken.push(what);
+        }
+        checks::judge(&mut world, &mut broken);
+        Outcome {
+            trace: world.trace,
+            counters: world.counters,
+            broken,
+        }
+    }
+
+    fn new(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let faults = Faults {
+            on: true,
+            delay_ms_max: [2, 20, 200, 1500][rng.random_range(0..4)],
+            double: rng.random_bool(0.5),
+            cuts: rng.random_bool(0.7),
+            crashes: rng.random_bool(0.6),
+            relay_crashes: rng.random_bool(0.5),
+            store_fails: rng.random_bool(0.3),
+            skew: rng.random_bool(0.4),
+        };
+        let count = rng.random_range(2..=5);
+        let agents = (0..count)
+            .map(|index| SimAgent::new(index, &faults, &mut rng))
+            .collect();
+        let relay = SimRelay::new(&mut rng);
+        let script = Script::new(&mut rng, count);
+        let mut world = Self {
+            now: START,
+            rng,
+            queue: BinaryHeap::new(),
+            happenings: BTreeMap::new(),
+            counter: 0,
+            relay,
+            agents,
+            script,
+            counters: Counters::default(),
+            faults,
+            trace: Digest([0; 32]),
+            lanes: BTreeMap::new(),
+            next_conn: 1,
+            next_transport: 1,
+        };
+        world.at(START, Happening::Act);
+        world.at(START.plus(50), Happening::Chaos);
+        for index in 0..count {
+            world.at(START, Happening::Connect(index));
+        }
+        world
+    }
+
+    fn act_out(&mut self) {
+        let end = self.script.end();
+        while self.now < end {
+            if !self.turn(end) {
+                break;
+            }
+        }
+    }
+
+    /// No more faults: everything that was wanted must come to an end.
+    fn heal(&mut self) -> Result<(), String> {
+        self.faults.on = false;
+        self.relay.store_fails = false;
+        if !self.relay.is_up() {
+            self.at(self.now, Happening::RelayUp);
+        }
+        for index in 0..self.agents.len() {
+            self.agents[index].parted_until = Time(0);
+            let next = if self.agents[index].is_up() {
+                Happening::Connect(index)
+            } else {
+                Happening::AgentUp(index)
+            };
+            self.at(self.now, next);
+        }
+        let limit = self.now.plus(HEAL_MS);
+        let mut quiet_since = self.now;
+        while self.now < limit {
+            if !self.turn(limit) {
+                break;
+            }
+            if !self.is_settled() {
+                quiet_since = self.now;
+            }
+            if self.now.since(quiet_since) > QUIET_MS {
+                return Ok(());
+            }
+        }
+        if self.is_settled() {
+            return Ok(());
+        }
+        Err(format!("not settled after healing: {}", self.unsettled()))
+    }
+
+    fn is_settled(&self) -> bool {
+        self.relay.is_up() && self.script.is_done() && self.agents.iter().all(SimAgent::is_settled)
+    }
+
+    fn unsettled(&self) -> String {
+        let agents: Vec<String> = self.agents.iter().filter(|agent| !agent.is_settled()).map(SimAgent::describe).collect();
+        format!("{}; {}", self.script.describe(), agents.join("; "))
+    }
+
+    /// The next thing happens. `false` when nothing is left before `end`.
+    fn turn(&mut self, end: Time) -> bool {
+        let Some(Reverse((at, number))) = self.queue.pop() else {
+            self.now = end;
+            return false;
+        };
+        self.now = self.now.max(at);
+        let happening = self.happenings.remove(&number).expect("queued together");
+        self.note(&happening);
+        match happening {
+            Happening::ToRelay(conn, frame) => self.relay_hears(conn, *frame),
+            Happening::ToAgent(conn, frame) => self.agent_hears(conn, *frame),
+            Happening::Answered(conn, answer) => self.relay_thinks(Input::Answered { conn, answer }),
+            Happening::Flush => self.flush(),
+            Happening::RelayWake => self.relay_thinks(Input::Tick),
+            Happening::RelayUp => self.relay_up(),
+            Happening::Step(index) => self.agent_steps(index),
+            Happening::Connect(index) => self.connect(index),
+            Happening::AgentUp(index) => self.agent_up(index),
+            Happening::Act => self.act(),
+            Happening::Chaos => self.chaos(),
+        }
+        true
+    }
+
+    pub(super) fn at(&mut self, at: Time, happening: Happening) {
+        self.counter += 1;
+        self.queue.push(Reverse((at.max(self.now), self.counter)));
+        self.happenings.insert(self.counter, happening);
+    }
+
+    pub(super) fn after(&mut self, ms: u64, happening: Happening) {
+        self.at(self.now.plus(ms), happening);
+    }
+
+    fn note(&mut self, happening: &Happening) {
+        let (kind, length) = match happening {
+            Happening::ToRelay(conn, frame) => (format!("{} → {}", conn.0, kind_of(frame)), encode(frame.as_ref()).len()),
+            Happening::ToAgent(conn, frame) => (format!("{} ← {}", conn.0, kind_of(frame)), encode(frame.as_ref()).len()),
+            Happening::Answered(conn, _) => (format!("answered {}", conn.0), 0),
+            Happening::Flush => ("flush".into(), 0),
+            Happening::RelayWake => ("relay wake".into(), 0),
+            Happening::RelayUp => ("relay up".into(), 0),
+            Happening::Step(index) => (format!("step {index}"), 0),
+            Happening::Connect(index) => (format!("connect {index}"), 0),
+            Happening::AgentUp(index) => (format!("up {index}"), 0),
+            Happening::Act => ("act".into(), 0),
+            Happening::Chaos => ("chaos".into(), 0),
+        };
+        self.say_aloud(|| format!("{kind} {length}"));
+        self.trace = Digest::of(&[&self.trace.0, &self.now.0.to_be_bytes(), kind.as_bytes(), &length.to_be_bytes()]);
+    }
+
+    /// When one seed is replayed, everything is printed.
+    pub(super) fn say_aloud(&self, what: impl FnOnce() -> String) {
+        if TRACE.get() {
+            println!("{:>9} {}", self.now.since(START), what());
+        }
+    }
+
+    // ----- the network ------------------------------------------------------------------------
+
+    pub(super) fn fresh_conn(&mut self) -> (Conn, u64) {
+        self.next_conn += 1;
+        self.next_transport += 1;
+        (Conn(self.next_conn), self.next_transport)
+    }
+
+    /// Frames of one stream keep their order; streams overtake each other.
+    fn arrival(&mut self, conn: Conn, stream: u8) -> Time {
+        let slow = self.faults.on && self.rng.random_bool(0.1);
+        let ms = if slow {
+            self.rng.random_range(0..=self.faults.delay_ms_max)
+        } else {
+            self.rng.random_range(0..=2)
+        };
+        let at = self.now.plus(ms).max(self.lanes.get(&(conn, stream)).copied().unwrap_or_default());
+        self.lanes.insert((conn, stream), at);
+        at
+    }
+
+    pub(super) fn send_to_relay(&mut self, conn: Conn, frame: ToRelay) {
+        let doubled = self.faults.on && self.faults.double && is_request(&frame) && self.rng.random_bool(0.03);
+        if doubled {
+            self.counters.count("fault: doubled");
+            let at = self.arrival(conn, 0);
+            self.at(at, Happening::ToRelay(conn, Box::new(frame.clone())));
+        }
+        let at = self.arrival(conn, 0);
+        self.at(at, Happening::ToRelay(conn, Box::new(frame)));
+    }
+
+    pub(super) fn send_to_agent(&mut self, conn: Conn, lane: Lane, frame: ToAgent) {
+        let stream = match lane {
+            Lane::Live => 1,
+            Lane::CatchUp => 2,
+        };
+        let doubled =
+            self.faults.on && self.faults.double && matches!(frame, ToAgent::Deliver(_)) && self.rng.random_bool(0.03);
+        if doubled {
+            let at = self.arrival(conn, stream);
+            self.at(at, Happening::ToAgent(conn, Box::new(frame.clone())));
+        }
+        let at = self.arrival(conn, stream);
+        self.at(at, Happening::ToAgent(conn, Box::new(frame)));
+    }
+
+    /// A connection ends for both sides; what was on its way is lost.
+    pub(super) fn cut(&mut self, conn: Conn) {
+        self.relay.forget(conn);
+        if self.relay.is_up() {
+            self.relay_thinks(Input::Gone { conn });
+        }
+        if let Some(index) = self.agent_of(conn) {
+            self.agents[index].conn = None;
+            let relay = self.relay.key;
+            self.think(index, Thought::LinkDown { relay });
+            let pause = self.rng.random_range(1..=400);
+            self.after(pause, Happening::Connect(index));
+        }
+    }
+
+    pub(super) fn agent_of(&self, conn: Conn) -> Option<usize> {
+        self.agents.iter().position(|agent| agent.conn == Some(conn))
+    }
+
+    // ----- chance -----------------------------------------------------------------------------
+
+    fn chaos(&mut self) {
+        if !self.faults.on {
+            return;
+        }
+        match self.rng.random_range(0..8) {
+            0..=2 if self.faults.cuts => {
+                let conns: Vec<Conn> = self.agents.iter().filter_map(|agent| agent.conn).collect();
+                if !conns.is_empty() {
+                    let conn = conns[self.rng.random_range(0..conns.len())];
+                    self.counters.count("fault: cut");
+                    self.cut(conn);
+                }
+            }
+            3 if self.faults.cuts => {
+                let index = self.rng.random_range(0..self.agents.len());
+                let until = self.now.plus(self.rng.random_range(100..4000));
+                self.agents[index].parted_until = until;
+                self.counters.count("fault: partition");
+                if let Some(conn) = self.agents[index].conn {
+                    self.cut(conn);
+                }
+            }
+            4 | 5 if self.faults.crashes => {
+                let index = self.rng.random_range(0..self.agents.len());
+                self.crash_agent(index);
+            }
+            6 if self.faults.relay_crashes => self.crash_relay(),
+            7 if self.faults.store_fails => {
+                self.counters.count("fault: store fails");
+                self.relay.store_fails = true;
+            }
+            _ => {}
+        }
+        let pause = self.rng.random_range(20..1200);
+        self.after(pause, Happening::Chaos);
+    }
+}
+
+/// Which frames an honest agent may say twice.
+fn is_request(frame: &ToRelay) -> bool {
+    matches!(frame, ToRelay::Publish(_) | ToRelay::Commit(_) | ToRelay::Leave(_) | ToRelay::Create(_))
+}
+
+fn kind_of(frame: &impl std::fmt::Debug) -> String {
+    let text = format!("{frame:?}");
+    text.split('(').next().unwrap_or_default().to_owned()
+}
+
+thread_local! {
+    /// Whether each event is printed, for replaying one seed.
+    pub static TRACE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// When every simulation begins: some day in 2026.
+pub(super) const START: Time = Time(1_790_000_000_000);
+/// Virtual time that healing may take.
+const HEAL_MS: u64 = 180_000;
+/// How long nothing may be wanted before a schedule counts as settled.
+const QUIET_MS: u64 = 12_000;
