@@ -15,12 +15,20 @@ const SCHEDULES: u64 = 2_000;
 #[test]
 fn honest_agents_agree_whatever_the_network_does() {
     #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().unwrap())
+    };
     if let Some(seed) = number("SKYTALE_SEED") {
         TRACE.set(true);
         let outcome = World::run(seed);
         println!("trace {} {:#?}", outcome.trace, outcome.counters);
-        assert!(outcome.broken.is_empty(), "seed {seed}: {:#?}", outcome.broken);
+        assert!(
+            outcome.broken.is_empty(),
+            "seed {seed}: {:#?}",
+            outcome.broken
+        );
         return;
     }
     let schedules = number("SKYTALE_SCHEDULES").unwrap_or(SCHEDULES);
@@ -64,6 +72,10 @@ fn honest_agents_agree_whatever_the_network_does() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..10 {
-        assert_eq!(World::run(seed).trace, World::run(seed).trace, "seed {seed}");
+        assert_eq!(
+            World::run(seed).trace,
+            World::run(seed).trace,
+            "seed {seed}"
+        );
     }
 }

@@ -157,14 +157,26 @@ impl Agent {
     pub fn open(tx: &Transaction<'_>, label: &str) -> Result<Self, Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| Error::Damaged(error.to_string()))?;
-        Self::open_with(tx, label, AgentConfig::default(), ChaCha8Rng::from_seed(seed))
+        Self::open_with(
+            tx,
+            label,
+            AgentConfig::default(),
+            ChaCha8Rng::from_seed(seed),
+        )
     }
 
     /// The same with settings, and with the chance that ids and pauses are drawn from: a
     /// simulation hands in a seeded generator. Keys never come from it.
-    pub fn open_with(tx: &Transaction<'_>, label: &str, config: AgentConfig, rng: ChaCha8Rng) -> Result<Self, Error> {
+    pub fn open_with(
+        tx: &Transaction<'_>,
+        label: &str,
+        config: AgentConfig,
+        rng: ChaCha8Rng,
+    ) -> Result<Self, Error> {
         if label.is_empty() || label.len() > LABEL_BYTES_MAX {
-            return Err(Error::Misuse(format!("an agent's name has 1 to {LABEL_BYTES_MAX} bytes")));
+            return Err(Error::Misuse(format!(
+                "an agent's name has 1 to {LABEL_BYTES_MAX} bytes"
+            )));
         }
         let identity = store::identity(tx)?.unwrap_or_else(Identity::generate);
         store::save_identity(tx, &identity, label)?;
@@ -197,7 +209,11 @@ impl Agent {
     /// The connections that its channels need.
     pub fn relays(&self) -> Vec<RelayWish> {
         let mut wishes: BTreeMap<RelayKey, Vec<String>> = BTreeMap::new();
-        for channel in self.channels.values().filter(|channel| channel.needs_link()) {
+        for channel in self
+            .channels
+            .values()
+            .filter(|channel| channel.needs_link())
+        {
             let addresses = wishes.entry(channel.relay()).or_default();
             for address in channel.addresses() {
                 if !addresses.contains(address) {
@@ -213,7 +229,12 @@ impl Agent {
 
     /// One step: all of `inputs` in the caller's transaction. Commands that fail are answered;
     /// an error means that the vault failed, and that nothing of the step may be kept.
-    pub fn handle(&mut self, inputs: Vec<Input>, now: Time, tx: &Transaction<'_>) -> Result<Outputs, Error> {
+    pub fn handle(
+        &mut self,
+        inputs: Vec<Input>,
+        now: Time,
+        tx: &Transaction<'_>,
+    ) -> Result<Outputs, Error> {
         let provider = Provider::new(tx);
         let mut out = Outputs::default();
         for input in inputs {
@@ -261,7 +282,11 @@ fn dispatch(
             Err(error @ Error::Damaged(_)) => return Err(error),
             Err(error) => step.out.answers.push((id, Answer::Failed(error.into()))),
         },
-        Input::LinkUp { relay, transport, token } => {
+        Input::LinkUp {
+            relay,
+            transport,
+            token,
+        } => {
             let session = Session::greet(step, channels, relay, transport, token);
             sessions.insert(relay, session);
         }
@@ -269,7 +294,10 @@ fn dispatch(
             if sessions.remove(&relay).is_some() {
                 step.out.events.push(Event::Disconnected { relay });
             }
-            for channel in channels.values_mut().filter(|channel| channel.relay() == relay) {
+            for channel in channels
+                .values_mut()
+                .filter(|channel| channel.relay() == relay)
+            {
                 channel.link_down();
             }
         }
@@ -296,8 +324,14 @@ fn run(
     command: Command,
 ) -> Result<Option<Answer>, Error> {
     match command {
-        Command::Open { name, relay, addresses } => {
-            let open = channels.values_mut().find(|channel| channel.is_open_as(&name));
+        Command::Open {
+            name,
+            relay,
+            addresses,
+        } => {
+            let open = channels
+                .values_mut()
+                .find(|channel| channel.is_open_as(&name));
             if let Some(channel) = open {
                 return Ok(channel.reopen(id));
             }
@@ -312,29 +346,44 @@ fn run(
             }
             Ok(answer)
         }
-        Command::Send { channel, id: message, draft } => {
-            named(channels, &channel)?.queue(step, id, message, draft)
-        }
-        Command::Invite { channel, uses, ttl_ms, addresses } => {
-            named(channels, &channel)?.wish_invite(step, id, uses, ttl_ms, addresses)
-        }
+        Command::Send {
+            channel,
+            id: message,
+            draft,
+        } => named(channels, &channel)?.queue(step, id, message, draft),
+        Command::Invite {
+            channel,
+            uses,
+            ttl_ms,
+            addresses,
+        } => named(channels, &channel)?.wish_invite(step, id, uses, ttl_ms, addresses),
         Command::Add { channel, agents } => named(channels, &channel)?.wish_add(step, id, agents),
-        Command::Remove { channel, agents } => named(channels, &channel)?.wish_remove(step, id, agents),
-        Command::Rotate { channel } => named(channels, &channel)?.wish_rotate(step, id),
-        Command::Grant { channel, agent, admin, may_invite } => {
-            named(channels, &channel)?.wish_grant(step, id, agent, admin, may_invite)
+        Command::Remove { channel, agents } => {
+            named(channels, &channel)?.wish_remove(step, id, agents)
         }
-        Command::CloseInvites { channel } => named(channels, &channel)?.wish_close_invites(step, id),
+        Command::Rotate { channel } => named(channels, &channel)?.wish_rotate(step, id),
+        Command::Grant {
+            channel,
+            agent,
+            admin,
+            may_invite,
+        } => named(channels, &channel)?.wish_grant(step, id, agent, admin, may_invite),
+        Command::CloseInvites { channel } => {
+            named(channels, &channel)?.wish_close_invites(step, id)
+        }
         Command::Leave { channel } => named(channels, &channel)?.wish_leave(step, id),
         Command::Accept { channel } => named(channels, &channel)?.accept(step),
         Command::Decline { channel } => named(channels, &channel)?.decline(step),
     }
 }
 
-fn named<'c>(channels: &'c mut BTreeMap<ChannelId, Channel>, id: &ChannelId) -> Result<&'c mut Channel, Error> {
-    channels
-        .get_mut(id)
-        .ok_or_else(|| Error::NotFound("this agent has no such channel: see `skytale channels`".into()))
+fn named<'c>(
+    channels: &'c mut BTreeMap<ChannelId, Channel>,
+    id: &ChannelId,
+) -> Result<&'c mut Channel, Error> {
+    channels.get_mut(id).ok_or_else(|| {
+        Error::NotFound("this agent has no such channel: see `skytale channels`".into())
+    })
 }
 
 /// After all inputs: what channels want to say leaves in one go, and what they have become is

@@ -29,19 +29,26 @@ pub struct Tried {
 
 /// Tries every record in order with whatever keys the vault still has, following commits where
 /// they can be followed, whatever the channel's rules say.
-pub fn try_open(tx: &Connection, channel: ChannelId, records: &[(Seq, Blob)]) -> Result<Vec<Tried>, Error> {
+pub fn try_open(
+    tx: &Connection,
+    channel: ChannelId,
+    records: &[(Seq, Blob)],
+) -> Result<Vec<Tried>, Error> {
     // Never flushed, so that nothing of it lasts.
     let provider = Provider::new(tx);
     let group_id = channel.group_id(Generation(0));
     let mut group = Group::load(&provider, &group_id)?;
     let mut tried = Vec::new();
     for (seq, record) in records {
-        let envelope: Envelope =
-            frame::decode(record, FRAME_BYTES_MAX).map_err(|error| Error::Misuse(error.to_string()))?;
+        let envelope: Envelope = frame::decode(record, FRAME_BYTES_MAX)
+            .map_err(|error| Error::Misuse(error.to_string()))?;
         if envelope.kind == Kind::Leave {
             continue;
         }
-        let opened = match group.as_mut().map(|group| group.open(&provider, &envelope.body)) {
+        let opened = match group
+            .as_mut()
+            .map(|group| group.open(&provider, &envelope.body))
+        {
             Some(Ok(Opened::Application { .. })) => true,
             Some(Ok(Opened::Commit(commit))) => group
                 .as_mut()

@@ -92,9 +92,10 @@ impl Channel {
     /// The channel as the vault has it, with its group.
     pub(crate) fn load(provider: &Provider<'_>, record: Record) -> Result<Self, Error> {
         let group = match &record.state {
-            State::Creating { .. } | State::Active { .. } | State::Leaving { .. } | State::Stuck { .. } => {
-                Group::load(provider, &record.group_id())?
-            }
+            State::Creating { .. }
+            | State::Active { .. }
+            | State::Leaving { .. }
+            | State::Stuck { .. } => Group::load(provider, &record.group_id())?,
             State::Joining { .. } | State::Offered { .. } | State::Closed { .. } => None,
         };
         let mut channel = Self::over(record);
@@ -134,7 +135,13 @@ impl Channel {
         rand::Rng::fill_bytes(step.rng, &mut id);
         let id = ChannelId(id);
         let me = step.identity.id();
-        let mut record = Record::new(id, name.to_string(), relay, addresses, State::Creating { command });
+        let mut record = Record::new(
+            id,
+            name.to_string(),
+            relay,
+            addresses,
+            State::Creating { command },
+        );
         let policy = Policy {
             channel: id,
             generation: record.generation,
@@ -243,10 +250,11 @@ impl Channel {
 
     // ----- the relay comes and goes ---------------------------------------------------------
 
-    /// The relay listens: say what is due.
-    pub(crate) fn link_up(&mut self, step: &mut Step<'_, '_>, uplink: &mut Uplink) -> Result<(), Error> {
+    /// The relay listens, on a new connection or after a pause: say what is due.
+    fn speak_up(&mut self, step: &mut Step<'_, '_>, uplink: &mut Uplink) -> Result<(), Error> {
         match &self.record.state {
             State::Creating { .. } => {
+                self.line = Line::Level;
                 let create = frame::Create {
                     channel: self.record.id,
                     id: fresh_id(step),
@@ -258,7 +266,10 @@ impl Channel {
                 self.subscribe(step, uplink);
                 self.send_pending(step, uplink)?;
             }
-            State::Leaving { .. } => self.send_leave(step, uplink),
+            State::Leaving { .. } => {
+                self.line = Line::Level;
+                self.send_leave(step, uplink);
+            }
             State::Offered { .. } | State::Stuck { .. } | State::Closed { .. } => {}
         }
         Ok(())
@@ -272,9 +283,6 @@ impl Channel {
     }
 
     fn subscribe(&mut self, step: &mut Step<'_, '_>, uplink: &Uplink) {
-        if !uplink.is_ready() {
-            return;
-        }
         let id = fresh_id(step);
         self.line = Line::Subscribing(id);
         let subscribe = frame::Subscribe {
@@ -285,8 +293,18 @@ impl Channel {
         uplink.send(step, ToRelay::Subscribe(subscribe));
     }
 
-    pub(crate) fn subscribed(&mut self, step: &mut Step<'_, '_>, subscribed: &Subscribed) -> Result<(), Error> {
+    pub(crate) fn subscribed(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        subscribed: &Subscribed,
+    ) -> Result<(), Error> {
         if self.line != Line::Subscribing(subscribed.id) {
+            return Ok(());
+        }
+        if subscribed.after > self.record.cursor {
+            // We were removed and added again while we were away: the Welcome will say where to
+            // go on.
+            self.line = Line::Distrusted;
             return Ok(());
         }
         let rewound = subscribed.head < self.record.cursor;
@@ -373,7 +391,10 @@ impl Channel {
                 Ok(())
             }
             State::Active { pending } => {
-                if pending.as_ref().is_some_and(|pending| pending.id == nack.id) {
+                if pending
+                    .as_ref()
+                    .is_some_and(|pending| pending.id == nack.id)
+                {
                     return self.commit_refused(step, nack);
                 }
                 if self.line == Line::Subscribing(nack.id) {
@@ -381,19 +402,26 @@ impl Channel {
                 }
                 self.message_refused(step, nack)
             }
-            State::Leaving { .. } | State::Offered { .. } | State::Stuck { .. } | State::Closed { .. } => Ok(()),
+            State::Leaving { .. }
+            | State::Offered { .. }
+            | State::Stuck { .. }
+            | State::Closed { .. } => Ok(()),
         }
     }
 
     /// The relay does not know us as a member. Without a record in the log that says so we keep
     /// the group: only the log decides.
-    fn subscription_refused(&mut self, step: &mut Step<'_, '_>, refusal: Refusal) -> Result<(), Error> {
+    fn subscription_refused(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        refusal: Refusal,
+    ) -> Result<(), Error> {
         self.line = Line::Down;
         if refusal.remedy() == skytale_wire::refusal::Remedy::Retry {
             self.pause(step, PAUSE_MS);
             return Ok(());
         }
-        self.line = Line::Distrusted;
+        self.pause(step, STRANGER_PAUSE_MS);
         for command in store::drop_wishes(step.tx, &self.record.id)? {
             step.out
                 .answers
@@ -425,35 +453,26 @@ impl Channel {
     // ----- the end of a step ------------------------------------------------------------------
 
     /// Everything that is due and possible now.
-    pub(crate) fn work(&mut self, step: &mut Step<'_, '_>, uplink: &mut Uplink) -> Result<(), Error> {
-        if !uplink.is_ready() || step.now < self.not_before {
+    pub(crate) fn work(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        uplink: &mut Uplink,
+    ) -> Result<(), Error> {
+        if !uplink.serves(&self.record.id) || step.now < self.not_before {
             return Ok(());
         }
-        match &self.record.state {
-            State::Creating { .. } | State::Joining { .. } | State::Leaving { .. } if self.line == Line::Down => {
-                // Said on every connection and after every pause; the relay answers the same.
-                self.line = Line::Level;
-                self.link_up(step, uplink)
-            }
-            State::Active { .. } => {
-                if self.line == Line::Down {
-                    self.subscribe(step, uplink);
-                    self.send_pending(step, uplink)?;
-                }
-                if self.line == Line::Level {
-                    self.pump(step, uplink)?;
-                    self.commit_what_is_wished(step, uplink)?;
-                }
-                self.tell_cursor(step, uplink);
-                Ok(())
-            }
-            State::Creating { .. }
-            | State::Joining { .. }
-            | State::Leaving { .. }
-            | State::Offered { .. }
-            | State::Stuck { .. }
-            | State::Closed { .. } => Ok(()),
+        if self.line == Line::Down {
+            self.speak_up(step, uplink)?;
         }
+        if !self.is_active() {
+            return Ok(());
+        }
+        if self.line == Line::Level {
+            self.pump(step, uplink)?;
+            self.commit_what_is_wished(step, uplink)?;
+        }
+        self.tell_cursor(step, uplink);
+        Ok(())
     }
 
     /// The relay keeps commits until every member has passed them: tell it how far we are.
@@ -493,7 +512,12 @@ impl Channel {
 
     /// A new epoch has begun by `change`: the members' table, the words and the ratchet's count
     /// follow.
-    fn entered_epoch(&mut self, step: &mut Step<'_, '_>, change: &RosterChange, by: AgentId) -> Result<(), Error> {
+    fn entered_epoch(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        change: &RosterChange,
+        by: AgentId,
+    ) -> Result<(), Error> {
         let id = self.record.id;
         for agent in &change.removed {
             store::drop_member(step.tx, &id, agent)?;
@@ -519,7 +543,12 @@ impl Channel {
     }
 
     /// Who had left was announced when it said so.
-    fn departure_event(&mut self, step: &mut Step<'_, '_>, agent: &AgentId, by: AgentId) -> Result<Option<Event>, Error> {
+    fn departure_event(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        agent: &AgentId,
+        by: AgentId,
+    ) -> Result<Option<Event>, Error> {
         let announced = store::departures(step.tx, &self.record.id)?
             .iter()
             .any(|(left, _)| left == agent);
@@ -581,5 +610,7 @@ impl Channel {
 
 /// Pause after a refusal that asks for patience.
 const PAUSE_MS: u64 = 500;
+/// Pause before asking a relay again that does not know us as a member.
+const STRANGER_PAUSE_MS: u64 = 30_000;
 /// The cursor is told to the relay every so many records.
 const SEEN_EVERY: u64 = 64;

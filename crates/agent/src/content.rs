@@ -76,7 +76,8 @@ impl Content {
         let (length, rest) = plaintext.split_first_chunk::<4>().ok_or_else(bad)?;
         let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| bad())?;
         let encoded = rest.get(..length).ok_or_else(bad)?;
-        if rest[length..].iter().any(|byte| *byte != 0) || padded_len(length + 4) != plaintext.len() {
+        if rest[length..].iter().any(|byte| *byte != 0) || padded_len(length + 4) != plaintext.len()
+        {
             return Err(bad());
         }
         frame::decode(encoded, BODY_BYTES_MAX).map_err(|error| MlsError::Refused(error.to_string()))

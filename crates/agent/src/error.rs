@@ -29,7 +29,9 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Denied(refusal) => matches!(refusal.remedy(), Remedy::Retry | Remedy::CatchUp),
-            Self::Misuse(_) | Self::NotFound(_) | Self::PeerMisbehaved(_) | Self::Damaged(_) => false,
+            Self::Misuse(_) | Self::NotFound(_) | Self::PeerMisbehaved(_) | Self::Damaged(_) => {
+                false
+            }
         }
     }
 }

@@ -68,7 +68,13 @@ pub fn take(
          ORDER BY row LIMIT ?5",
     )?;
     let rows = query.query_map(
-        params![reader, channel.map(|id| id.0), signed(now.0), holder, signed(limit as u64)],
+        params![
+            reader,
+            channel.map(|id| id.0),
+            signed(now.0),
+            holder,
+            signed(limit as u64)
+        ],
         |row| Ok(message(row)),
     )?;
     let messages = rows.map(|row| row?).collect::<Result<Vec<_>, Error>>()?;
@@ -105,16 +111,27 @@ pub fn acknowledge(tx: &Connection, reader: &str, rows: &[i64]) -> Result<(), Er
 
 /// Gives back every lease of a holder that ends.
 pub fn release(tx: &Connection, holder: &[u8; 16]) -> Result<(), Error> {
-    tx.execute("DELETE FROM reads WHERE holder = ?1 AND NOT taken", [holder])?;
+    tx.execute(
+        "DELETE FROM reads WHERE holder = ?1 AND NOT taken",
+        [holder],
+    )?;
     Ok(())
 }
 
 /// Messages after a row, without taking them.
-pub fn look(tx: &Connection, channel: Option<ChannelId>, after_row: i64, limit: usize) -> Result<Vec<Message>, Error> {
+pub fn look(
+    tx: &Connection,
+    channel: Option<ChannelId>,
+    after_row: i64,
+    limit: usize,
+) -> Result<Vec<Message>, Error> {
     let mut query = tx.prepare_cached(
         "SELECT * FROM inbox WHERE row > ?1 AND (?2 IS NULL OR channel = ?2) ORDER BY row LIMIT ?3",
     )?;
-    let rows = query.query_map(params![after_row, channel.map(|id| id.0), signed(limit as u64)], |row| Ok(message(row)))?;
+    let rows = query.query_map(
+        params![after_row, channel.map(|id| id.0), signed(limit as u64)],
+        |row| Ok(message(row)),
+    )?;
     rows.map(|row| row?).collect()
 }
 

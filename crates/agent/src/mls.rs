@@ -5,10 +5,11 @@
 //! group), and the rule that credential, leaf key and agent id are the same 32 bytes.
 
 use openmls::prelude::{
-    BasicCredential, Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey, Extension,
-    ExtensionType, Extensions, GroupContext, GroupId, KeyPackage as MlsKeyPackage, KeyPackageIn, LeafNode,
-    LeafNodeIndex, LeafNodeParameters, Lifetime, MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig, MlsMessageBodyIn,
-    MlsMessageIn, MlsMessageOut, OpenMlsCrypto as _, OpenMlsProvider as _, PURE_CIPHERTEXT_WIRE_FORMAT_POLICY,
+    BasicCredential, Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey,
+    Extension, ExtensionType, Extensions, GroupContext, GroupId, KeyPackage as MlsKeyPackage,
+    KeyPackageIn, LeafNode, LeafNodeIndex, LeafNodeParameters, Lifetime, MlsGroup,
+    MlsGroupCreateConfig, MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut,
+    OpenMlsCrypto as _, OpenMlsProvider as _, PURE_CIPHERTEXT_WIRE_FORMAT_POLICY,
     ProcessedMessageContent, ProcessedWelcome, ProposalType, ProtocolMessage, ProtocolVersion,
     RequiredCapabilitiesExtension, Sender, SenderRatchetConfiguration, StagedCommit, StagedWelcome,
     UnknownExtension,
@@ -152,7 +153,11 @@ fn refused(error: impl std::fmt::Debug) -> MlsError {
 
 impl Group {
     /// A new group with us as its only member.
-    pub(crate) fn create(provider: &Provider<'_>, identity: &Identity, policy: &Policy) -> Result<Self, MlsError> {
+    pub(crate) fn create(
+        provider: &Provider<'_>,
+        identity: &Identity,
+        policy: &Policy,
+    ) -> Result<Self, MlsError> {
         let config = MlsGroupCreateConfig::builder()
             .ciphersuite(SUITE)
             .wire_format_policy(PURE_CIPHERTEXT_WIRE_FORMAT_POLICY)
@@ -181,7 +186,9 @@ impl Group {
         if provider.storage().promote(&GroupId::from_slice(&group.0))? {
             Ok(())
         } else {
-            Err(Error::Damaged("the group that we joined is missing from the vault".into()))
+            Err(Error::Damaged(
+                "the group that we joined is missing from the vault".into(),
+            ))
         }
     }
 
@@ -237,7 +244,6 @@ impl Group {
         context_hash(self.0.public_group().group_context())
     }
 
-
     /// Seals one application message. Uses up one generation of our ratchet.
     pub(crate) fn seal(
         &mut self,
@@ -247,13 +253,22 @@ impl Group {
         plaintext: &[u8],
     ) -> Result<Vec<u8>, MlsError> {
         self.0.set_aad(frame::encode(bound));
-        let message = self.0.create_message(provider, identity, plaintext).map_err(refused)?;
+        let message = self
+            .0
+            .create_message(provider, identity, plaintext)
+            .map_err(refused)?;
         bytes_of(&message)
     }
 
     /// Opens a message of somebody else.
-    pub(crate) fn open(&mut self, provider: &Provider<'_>, body: &[u8]) -> Result<Opened, MlsError> {
-        let message: ProtocolMessage = message_in(body)?.try_into_protocol_message().map_err(refused)?;
+    pub(crate) fn open(
+        &mut self,
+        provider: &Provider<'_>,
+        body: &[u8],
+    ) -> Result<Opened, MlsError> {
+        let message: ProtocolMessage = message_in(body)?
+            .try_into_protocol_message()
+            .map_err(refused)?;
         let processed = self.0.process_message(provider, message).map_err(refused)?;
         let bound: Bound = frame::decode(processed.aad(), BOUND_BYTES_MAX).map_err(refused)?;
         let sender = processed.sender().clone();
@@ -289,9 +304,10 @@ impl Group {
             | ProcessedMessageContent::ExternalJoinProposalMessage(_) => {
                 Err(MlsError::Refused("a proposal on its own".into()))
             }
-            ProcessedMessageContent::OwnPrivateMessage | ProcessedMessageContent::OwnPendingCommit => {
-                Err(MlsError::Refused("our own leaf, but not our message".into()))
-            }
+            ProcessedMessageContent::OwnPrivateMessage
+            | ProcessedMessageContent::OwnPendingCommit => Err(MlsError::Refused(
+                "our own leaf, but not our message".into(),
+            )),
         }
     }
 
@@ -335,8 +351,14 @@ impl Group {
     }
 
     /// Makes somebody else's commit effective: the epoch that ends cannot be read any more.
-    pub(crate) fn merge(&mut self, provider: &Provider<'_>, commit: ForeignCommit) -> Result<(), MlsError> {
-        self.0.merge_staged_commit(provider, commit.staged).map_err(refused)
+    pub(crate) fn merge(
+        &mut self,
+        provider: &Provider<'_>,
+        commit: ForeignCommit,
+    ) -> Result<(), MlsError> {
+        self.0
+            .merge_staged_commit(provider, commit.staged)
+            .map_err(refused)
     }
 
     /// Stages a commit of ours, with a path always. It is stored, and survives a restart.
@@ -385,11 +407,17 @@ impl Group {
 
     /// Another commit came first, or ours was refused.
     pub(crate) fn discard_own(&mut self, provider: &Provider<'_>) -> Result<(), Error> {
-        self.0.clear_pending_commit(provider.storage()).map_err(Error::from)
+        self.0
+            .clear_pending_commit(provider.storage())
+            .map_err(Error::from)
     }
 
     /// The present epoch's GroupInfo, with the tree.
-    pub(crate) fn group_info(&self, provider: &Provider<'_>, identity: &Identity) -> Result<Vec<u8>, MlsError> {
+    pub(crate) fn group_info(
+        &self,
+        provider: &Provider<'_>,
+        identity: &Identity,
+    ) -> Result<Vec<u8>, MlsError> {
         let info = self
             .0
             .export_group_info(provider.crypto(), identity, true)
@@ -432,21 +460,35 @@ impl KeyPackage {
     }
 
     /// Reads one that a relay says is `agent`'s. The key in it must *be* that id.
-    pub(crate) fn check(provider: &Provider<'_>, bytes: &[u8], agent: &AgentId) -> Result<Self, MlsError> {
+    pub(crate) fn check(
+        provider: &Provider<'_>,
+        bytes: &[u8],
+        agent: &AgentId,
+    ) -> Result<Self, MlsError> {
         let MlsMessageBodyIn::KeyPackage(package) = message_in(bytes)?.extract() else {
             return Err(MlsError::Refused("not a KeyPackage".into()));
         };
-        let package = KeyPackageIn::validate(package, provider.crypto(), ProtocolVersion::Mls10).map_err(refused)?;
+        let package = KeyPackageIn::validate(package, provider.crypto(), ProtocolVersion::Mls10)
+            .map_err(refused)?;
         let leaf = leaf_of(package.leaf_node())?;
         if leaf.agent != *agent {
-            return Err(MlsError::Refused("the KeyPackage is somebody else's".into()));
+            return Err(MlsError::Refused(
+                "the KeyPackage is somebody else's".into(),
+            ));
         }
         if package.ciphersuite() != SUITE || leaf.invite.is_some() {
-            return Err(MlsError::Refused("the KeyPackage is not for channels".into()));
+            return Err(MlsError::Refused(
+                "the KeyPackage is not for channels".into(),
+            ));
         }
         // A receiver of an all-zero shared secret would notice only later; RFC 7748, section 6.1.
-        if [package.hpke_init_key().as_slice(), &leaf.leaf_key].iter().any(|key| is_small_order(key)) {
-            return Err(MlsError::Refused("the KeyPackage has a degenerate key".into()));
+        if [package.hpke_init_key().as_slice(), &leaf.leaf_key]
+            .iter()
+            .any(|key| is_small_order(key))
+        {
+            return Err(MlsError::Refused(
+                "the KeyPackage has a degenerate key".into(),
+            ));
         }
         Ok(Self(package))
     }
@@ -459,13 +501,14 @@ impl OpenedWelcome {
         let MlsMessageBodyIn::Welcome(welcome) = message_in(bytes)?.extract() else {
             return Err(MlsError::Refused("not a Welcome".into()));
         };
-        let processed = ProcessedWelcome::new_from_welcome(provider, &join_config(), welcome).map_err(|error| {
-            match error {
+        let processed = ProcessedWelcome::new_from_welcome(provider, &join_config(), welcome)
+            .map_err(|error| match error {
                 openmls::prelude::WelcomeError::NoMatchingKeyPackage => MlsError::NoKeyPackage,
                 other => refused(other),
-            }
-        })?;
-        let by_last_resort = processed.own_key_package().is_some_and(MlsKeyPackage::last_resort);
+            })?;
+        let by_last_resort = processed
+            .own_key_package()
+            .is_some_and(MlsKeyPackage::last_resort);
         let staged = openmls::prelude::JoinBuilder::new(provider, processed)
             .skip_lifetime_validation()
             .replace_old_group()
@@ -564,7 +607,12 @@ impl OpenedGroupInfo {
 }
 
 /// HPKE to an invite's key (RFC 9180, base mode). `purpose` separates uses of one key.
-pub(crate) fn hpke_seal(provider: &Provider<'_>, to: &Digest, purpose: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, MlsError> {
+pub(crate) fn hpke_seal(
+    provider: &Provider<'_>,
+    to: &Digest,
+    purpose: &[u8],
+    plaintext: &[u8],
+) -> Result<Vec<u8>, MlsError> {
     let sealed = provider
         .crypto()
         .hpke_seal(SUITE.hpke_config(), &to.0, purpose, &[], plaintext)
@@ -575,7 +623,12 @@ pub(crate) fn hpke_seal(provider: &Provider<'_>, to: &Digest, purpose: &[u8], pl
 }
 
 /// The other direction of [`hpke_seal`].
-pub(crate) fn hpke_open(provider: &Provider<'_>, key: &[u8; 32], purpose: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, MlsError> {
+pub(crate) fn hpke_open(
+    provider: &Provider<'_>,
+    key: &[u8; 32],
+    purpose: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, MlsError> {
     let (kem_output, ciphertext) = sealed
         .split_at_checked(32)
         .ok_or_else(|| MlsError::Refused("too short".into()))?;
@@ -591,7 +644,10 @@ pub(crate) fn hpke_open(provider: &Provider<'_>, key: &[u8; 32], purpose: &[u8],
 }
 
 /// The key pair that an invite's seed stands for.
-pub(crate) fn hpke_pair(provider: &Provider<'_>, seed: &[u8; 32]) -> Result<(Zeroizing<[u8; 32]>, Digest), MlsError> {
+pub(crate) fn hpke_pair(
+    provider: &Provider<'_>,
+    seed: &[u8; 32],
+) -> Result<(Zeroizing<[u8; 32]>, Digest), MlsError> {
     let pair = provider
         .crypto()
         .derive_hpke_keypair(SUITE.hpke_config(), seed)
@@ -607,7 +663,11 @@ pub(crate) fn hpke_pair(provider: &Provider<'_>, seed: &[u8; 32]) -> Result<(Zer
 }
 
 /// AEAD under a random key, for the GroupInfo that is sealed once for several invites.
-pub(crate) fn aead_seal(provider: &Provider<'_>, key: &[u8; 16], plaintext: &[u8]) -> Result<Vec<u8>, MlsError> {
+pub(crate) fn aead_seal(
+    provider: &Provider<'_>,
+    key: &[u8; 16],
+    plaintext: &[u8],
+) -> Result<Vec<u8>, MlsError> {
     // The key is fresh for each call and used once, so the nonce may be constant.
     provider
         .crypto()
@@ -616,7 +676,11 @@ pub(crate) fn aead_seal(provider: &Provider<'_>, key: &[u8; 16], plaintext: &[u8
 }
 
 /// The other direction of [`aead_seal`].
-pub(crate) fn aead_open(provider: &Provider<'_>, key: &[u8], ciphertext: &[u8]) -> Result<Vec<u8>, MlsError> {
+pub(crate) fn aead_open(
+    provider: &Provider<'_>,
+    key: &[u8],
+    ciphertext: &[u8],
+) -> Result<Vec<u8>, MlsError> {
     provider
         .crypto()
         .aead_decrypt(SUITE.aead_algorithm(), key, ciphertext, &[0; 12], &[])
@@ -656,14 +720,19 @@ fn credential(identity: &Identity) -> CredentialWithKey {
 fn leaf_of(node: &LeafNode) -> Result<Leaf, MlsError> {
     let agent = agent_of(node.credential())?;
     if node.signature_key().as_slice() != agent.0 {
-        return Err(MlsError::Refused("a credential is not its leaf's key".into()));
+        return Err(MlsError::Refused(
+            "a credential is not its leaf's key".into(),
+        ));
     }
     let invite = node
         .extensions()
         .unknown(INVITE_EXTENSION)
         .map(|extension| InviteId::from_slice(&extension.0).map_err(refused))
         .transpose()?;
-    let encoded = node.encryption_key().tls_serialize_detached().map_err(refused)?;
+    let encoded = node
+        .encryption_key()
+        .tls_serialize_detached()
+        .map_err(refused)?;
     let leaf_key = VLBytes::tls_deserialize_exact(&encoded).map_err(refused)?;
     Ok(Leaf {
         agent,
@@ -675,7 +744,9 @@ fn leaf_of(node: &LeafNode) -> Result<Leaf, MlsError> {
 fn member_leaf(member: &openmls::prelude::Member) -> Result<Leaf, MlsError> {
     let agent = agent_of(&member.credential)?;
     if member.signature_key != agent.0 {
-        return Err(MlsError::Refused("a credential is not its leaf's key".into()));
+        return Err(MlsError::Refused(
+            "a credential is not its leaf's key".into(),
+        ));
     }
     Ok(Leaf {
         agent,
@@ -699,7 +770,8 @@ fn policy_of(extensions: &Extensions<GroupContext>) -> Result<Policy, MlsError> 
 }
 
 fn context_extensions(policy: &Policy) -> Result<Extensions<GroupContext>, MlsError> {
-    let required = RequiredCapabilitiesExtension::new(&OUR_EXTENSIONS, &[], &[CredentialType::Basic]);
+    let required =
+        RequiredCapabilitiesExtension::new(&OUR_EXTENSIONS, &[], &[CredentialType::Basic]);
     Extensions::from_vec(vec![
         Extension::RequiredCapabilities(required),
         Extension::Unknown(POLICY_EXTENSION, UnknownExtension(frame::encode(policy))),
@@ -759,19 +831,22 @@ fn bytes_of(message: &MlsMessageOut) -> Result<Vec<u8>, MlsError> {
 fn is_small_order(key: &[u8]) -> bool {
     const ORDER_EIGHT: [[u8; 32]; 2] = [
         [
-            0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda,
-            0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+            0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f,
+            0xc4, 0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16,
+            0x5f, 0x49, 0xb8, 0x00,
         ],
         [
-            0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04,
-            0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+            0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83,
+            0xef, 0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd,
+            0xd0, 0x9f, 0x11, 0x57,
         ],
     ];
     let Ok(mut key) = <[u8; 32]>::try_from(key) else {
         return true;
     };
     key[31] &= 0x7f;
-    let near = |low: u8| key[0] == low && key[1..31].iter().all(|byte| *byte == 0xff) && key[31] == 0x7f;
+    let near =
+        |low: u8| key[0] == low && key[1..31].iter().all(|byte| *byte == 0xff) && key[31] == 0x7f;
     let tiny = key[1..].iter().all(|byte| *byte == 0) && key[0] <= 1;
     tiny || near(0xec) || near(0xed) || near(0xee) || ORDER_EIGHT.contains(&key)
 }

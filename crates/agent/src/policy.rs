@@ -227,12 +227,22 @@ impl Policy {
     }
 
     fn judge_member(&self, leaves: &[Leaf], by: &AgentId, deed: &Deed) -> Verdict {
-        let Deed { added, removed, after, .. } = deed;
-        let before: BTreeMap<AgentId, &Leaf> = leaves.iter().map(|leaf| (leaf.agent, leaf)).collect();
+        let Deed {
+            added,
+            removed,
+            after,
+            ..
+        } = deed;
+        let before: BTreeMap<AgentId, &Leaf> =
+            leaves.iter().map(|leaf| (leaf.agent, leaf)).collect();
         let Some(own) = before.get(by) else {
             return Err("its author is not a member");
         };
-        if deed.path.as_ref().is_some_and(|path| path.invite != own.invite) {
+        if deed
+            .path
+            .as_ref()
+            .is_some_and(|path| path.invite != own.invite)
+        {
             return Err("its author changed the invite that it came by");
         }
 
@@ -279,11 +289,14 @@ impl Policy {
         entered: &BTreeSet<AgentId>,
     ) -> Result<(), &'static str> {
         let after = &deed.after;
-        if (after.channel, after.generation, &after.name) != (self.channel, self.generation, &self.name) {
+        if (after.channel, after.generation, &after.name)
+            != (self.channel, self.generation, &self.name)
+        {
             return Err("it changes the channel's name or place");
         }
         let expected = self.clone().without(&deed.removed);
-        let rights_changed = (&after.admins, &after.inviters) != (&expected.admins, &expected.inviters);
+        let rights_changed =
+            (&after.admins, &after.inviters) != (&expected.admins, &expected.inviters);
         if rights_changed && !self.is_admin(by) {
             return Err("its author may not change rights");
         }
@@ -325,7 +338,13 @@ impl Policy {
         Ok(())
     }
 
-    fn judge_joiner(&self, leaves: &[Leaf], context: &Digest, by: &AgentId, deed: &Deed) -> Verdict {
+    fn judge_joiner(
+        &self,
+        leaves: &[Leaf],
+        context: &Digest,
+        by: &AgentId,
+        deed: &Deed,
+    ) -> Verdict {
         if !deed.added.is_empty() || !deed.removed.is_empty() || deed.after != *self {
             return Err("a join does nothing but join");
         }
@@ -342,7 +361,11 @@ impl Policy {
             return Err("the invite is used up");
         }
         let said = statement::join(&self.group(), context, &invite.id(), by);
-        let signature = deed.bound.join.as_ref().ok_or("the joiner shows no proof")?;
+        let signature = deed
+            .bound
+            .join
+            .as_ref()
+            .ok_or("the joiner shows no proof")?;
         if !verify(&invite.signing.0, &said, signature) {
             return Err("the joiner's proof is wrong");
         }
@@ -357,20 +380,24 @@ impl Policy {
             may_invite: after.may_invite(&agent),
         };
         let entered: BTreeSet<AgentId> = added.iter().map(|leaf| leaf.agent).collect();
-        let touched: BTreeSet<AgentId> = [&self.admins, &self.inviters, &after.admins, &after.inviters]
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+        let touched: BTreeSet<AgentId> =
+            [&self.admins, &self.inviters, &after.admins, &after.inviters]
+                .into_iter()
+                .flatten()
+                .copied()
+                .collect();
         let changed = |agent: &AgentId| {
-            (self.is_admin(agent), self.may_invite(agent)) != (after.is_admin(agent), after.may_invite(agent))
+            (self.is_admin(agent), self.may_invite(agent))
+                != (after.is_admin(agent), after.may_invite(agent))
         };
         let removed: BTreeSet<AgentId> = removed.iter().copied().collect();
         RosterChange {
             added: entered.iter().map(|agent| grant(*agent)).collect(),
             granted: touched
                 .into_iter()
-                .filter(|agent| changed(agent) && !entered.contains(agent) && !removed.contains(agent))
+                .filter(|agent| {
+                    changed(agent) && !entered.contains(agent) && !removed.contains(agent)
+                })
                 .map(grant)
                 .collect(),
             removed: removed.into_iter().collect(),
@@ -404,7 +431,10 @@ pub(crate) fn join_change(agent: AgentId) -> RosterChange {
 
 /// Counted in the tree, which all members share: an invite is used by the leaves that name it.
 fn is_used_up(invite: &PolicyInvite, leaves: &[Leaf]) -> bool {
-    let used = leaves.iter().filter(|leaf| leaf.invite == Some(invite.id())).count();
+    let used = leaves
+        .iter()
+        .filter(|leaf| leaf.invite == Some(invite.id()))
+        .count();
     used >= usize::try_from(invite.uses).unwrap_or(usize::MAX)
 }
 

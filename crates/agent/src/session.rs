@@ -14,13 +14,7 @@ use skytale_wire::{
     statement,
 };
 
-use crate::{
-    Error, Event,
-    agent::Step,
-    channel::Channel,
-    mls::KeyPackage,
-    store,
-};
+use crate::{Error, Event, agent::Step, channel::Channel, mls::KeyPackage, store};
 
 /// One connection to a relay.
 #[derive(Debug)]
@@ -56,6 +50,8 @@ pub(crate) enum Uplink {
         relay: RelayKey,
         /// Questions whose answers name no channel.
         asked: BTreeMap<MessageId, Asked>,
+        /// A guest that shows an invite is let into that channel only.
+        only: Option<ChannelId>,
     },
 }
 
@@ -78,6 +74,14 @@ impl Uplink {
 
     pub(crate) fn is_ready(&self) -> bool {
         matches!(self, Self::Ready { .. })
+    }
+
+    /// Whether the relay listens to us about this channel.
+    pub(crate) fn serves(&self, channel: &ChannelId) -> bool {
+        match self {
+            Self::Down => false,
+            Self::Ready { only, .. } => only.is_none_or(|only| only == *channel),
+        }
     }
 
     /// Notes a question, so that its answer finds the channel.
@@ -142,8 +146,11 @@ impl Session {
     }
 
     fn prove(&self, step: &Step<'_, '_>, credential: &Credential) -> skytale_wire::id::Signed {
-        step.identity
-            .sign(&statement::identity(&self.relay, &self.transport, &credential.hash()))
+        step.identity.sign(&statement::identity(
+            &self.relay,
+            &self.transport,
+            &credential.hash(),
+        ))
     }
 
     /// Shows a new token, or the mere identity once a guest has become a member.
@@ -174,8 +181,10 @@ impl Session {
         frame: ToAgent,
     ) -> Result<(), Error> {
         match frame {
-            ToAgent::Ready(ready) => self.ready(step, channels, &ready),
-            ToAgent::Created(created) => with(channels, &created.channel, |channel| channel.created(step)),
+            ToAgent::Ready(ready) => self.ready(step, &ready),
+            ToAgent::Created(created) => {
+                with(channels, &created.channel, |channel| channel.created(step))
+            }
             ToAgent::Published(published) => with(channels, &published.channel, |channel| {
                 channel.published(step, &published.id, published.seq)
             }),
@@ -222,37 +231,42 @@ impl Session {
             ToAgent::GroupInfoWanted(wanted) => with(channels, &wanted.channel, |channel| {
                 channel.seal_group_info(step, &self.uplink)
             }),
-            ToAgent::Renewed(_) | ToAgent::Pong(_) => Ok(()),
+            ToAgent::Renewed(_) => {
+                if let (Shown::Token | Shown::Member, Uplink::Ready { only, .. }) =
+                    (self.shown, &mut self.uplink)
+                {
+                    *only = None;
+                }
+                Ok(())
+            }
+            ToAgent::Pong(_) => Ok(()),
             ToAgent::Closing(closing) => self.closing(step, channels, closing.refusal),
         }
     }
 
-    fn ready(
-        &mut self,
-        step: &mut Step<'_, '_>,
-        channels: &mut BTreeMap<ChannelId, Channel>,
-        ready: &frame::Ready,
-    ) -> Result<(), Error> {
+    fn ready(&mut self, step: &mut Step<'_, '_>, ready: &frame::Ready) -> Result<(), Error> {
         self.key_packages = ready.key_packages;
         self.last_resort = ready.last_resort;
         self.uplink = Uplink::Ready {
             relay: self.relay,
             asked: BTreeMap::new(),
+            only: match self.shown {
+                Shown::Invite(channel) => Some(channel),
+                Shown::Token | Shown::Member => None,
+            },
         };
         step.out.events.push(Event::Connected { relay: self.relay });
         let clock_ahead = store::signed(ready.now.0) - store::signed(step.now.0);
         store::note_relay(step.tx, &self.relay, &[], ready.key_packages, clock_ahead)?;
         self.welcomes = ready.welcomes;
         self.take_welcomes(step);
-        for channel in channels.values_mut().filter(|channel| channel.relay() == self.relay) {
-            channel.link_up(step, &mut self.uplink)?;
-        }
         Ok(())
     }
 
     fn take_welcomes(&self, step: &mut Step<'_, '_>) {
         if self.welcomes > 0 {
-            self.uplink.send(step, ToRelay::TakeWelcome(frame::TakeWelcome {}));
+            self.uplink
+                .send(step, ToRelay::TakeWelcome(frame::TakeWelcome {}));
         }
     }
 
@@ -271,7 +285,9 @@ impl Session {
             Some(Asked::KeyPackage(channel, _) | Asked::GroupInfo(channel)) => Some(channel),
             None => nack.channel,
         };
-        let Some(channel) = channel else { return Ok(()) };
+        let Some(channel) = channel else {
+            return Ok(());
+        };
         with(channels, &channel, |channel| {
             channel.refused(step, nack, about, &mut self.uplink)
         })
@@ -286,26 +302,38 @@ impl Session {
         refusal: Refusal,
     ) -> Result<(), Error> {
         if let (Shown::Invite(channel), Uplink::Down) = (self.shown, &self.uplink) {
-            with(channels, &channel, |channel| channel.guest_refused(step, refusal))?;
+            with(channels, &channel, |channel| {
+                channel.guest_refused(step, refusal)
+            })?;
         }
         Ok(())
     }
 
     /// Keeps the relay's stock of our KeyPackages full, and widens a guest's permit once its
     /// join is done.
-    pub(crate) fn work(&mut self, step: &mut Step<'_, '_>, channels: &BTreeMap<ChannelId, Channel>) -> Result<(), Error> {
+    pub(crate) fn work(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        channels: &BTreeMap<ChannelId, Channel>,
+    ) -> Result<(), Error> {
         if !self.uplink.is_ready() {
             return Ok(());
         }
         if let Shown::Invite(channel) = self.shown {
-            if channels.get(&channel).is_none_or(|channel| channel.unused_invite().is_none()) {
+            if channels
+                .get(&channel)
+                .is_none_or(|channel| channel.unused_invite().is_none())
+            {
                 self.renew(step, None);
             } else {
                 return Ok(());
             }
         }
         let low = step.config.key_packages / 3;
-        if self.uploading.is_some() || (self.key_packages > low && self.last_resort) || step.config.key_packages == 0 {
+        if self.uploading.is_some()
+            || (self.key_packages > low && self.last_resort)
+            || step.config.key_packages == 0
+        {
             return Ok(());
         }
         let missing = step.config.key_packages.saturating_sub(self.key_packages);
@@ -344,4 +372,3 @@ pub(crate) fn fresh_id(step: &mut Step<'_, '_>) -> MessageId {
     step.rng.fill_bytes(&mut id);
     MessageId(id)
 }
-

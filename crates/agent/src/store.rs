@@ -4,8 +4,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use skytale_wire::{
-    Blob,
-    frame,
+    Blob, frame,
     id::{AgentId, ChannelId, Digest, MessageId, RelayKey, Time},
     statement,
 };
@@ -48,13 +47,19 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Error> {
 }
 
 pub(crate) fn identity(tx: &Connection) -> Result<Option<Identity>, Error> {
-    tx.query_row("SELECT seed FROM identity", [], |row| row.get::<_, [u8; 32]>(0))
-        .optional()
-        .map(|seed| seed.map(|seed| Identity::from_seed(&Zeroizing::new(seed))))
-        .map_err(Error::from)
+    tx.query_row("SELECT seed FROM identity", [], |row| {
+        row.get::<_, [u8; 32]>(0)
+    })
+    .optional()
+    .map(|seed| seed.map(|seed| Identity::from_seed(&Zeroizing::new(seed))))
+    .map_err(Error::from)
 }
 
-pub(crate) fn save_identity(tx: &Connection, identity: &Identity, label: &str) -> Result<(), Error> {
+pub(crate) fn save_identity(
+    tx: &Connection,
+    identity: &Identity,
+    label: &str,
+) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO identity (one, seed, label) VALUES (1, ?1, ?2)
          ON CONFLICT (one) DO UPDATE SET label = excluded.label",
@@ -71,7 +76,10 @@ pub(crate) fn records(tx: &Connection) -> Result<Vec<Record>, Error> {
 
 /// Writes a channel's record with the columns that others read.
 pub(crate) fn save_record(tx: &Connection, record: &Record) -> Result<(), Error> {
-    let pending_by = record.state.offered_by().map_or(Vec::new(), |by| by.0.to_vec());
+    let pending_by = record
+        .state
+        .offered_by()
+        .map_or(Vec::new(), |by| by.0.to_vec());
     tx.prepare_cached(
         "INSERT INTO channels (id, record, name, state, relay, epoch, cursor, confirmed, words, pending_by)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
@@ -97,19 +105,40 @@ pub(crate) fn save_record(tx: &Connection, record: &Record) -> Result<(), Error>
 
 /// Forgets what only makes sense inside a group that is gone.
 pub(crate) fn forget_channel_rows(tx: &Connection, channel: &ChannelId) -> Result<(), Error> {
-    for table in ["members", "senders", "sent", "pending", "departures", "welcomes", "wishes"] {
-        tx.execute(&format!("DELETE FROM {table} WHERE channel = ?1"), [channel.0])?;
+    for table in [
+        "members",
+        "senders",
+        "sent",
+        "pending",
+        "departures",
+        "welcomes",
+        "wishes",
+    ] {
+        tx.execute(
+            &format!("DELETE FROM {table} WHERE channel = ?1"),
+            [channel.0],
+        )?;
     }
     Ok(())
 }
 
-pub(crate) fn set_member(tx: &Connection, channel: &ChannelId, agent: &AgentId, admin: bool, may_invite: bool) -> Result<(), Error> {
+pub(crate) fn set_member(
+    tx: &Connection,
+    channel: &ChannelId,
+    agent: &AgentId,
+    admin: bool,
+    may_invite: bool,
+) -> Result<(), Error> {
     tx.prepare_cached("INSERT OR REPLACE INTO members (channel, agent, admin, may_invite) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![channel.0, agent.0, admin, may_invite])?;
     Ok(())
 }
 
-pub(crate) fn drop_member(tx: &Connection, channel: &ChannelId, agent: &AgentId) -> Result<(), Error> {
+pub(crate) fn drop_member(
+    tx: &Connection,
+    channel: &ChannelId,
+    agent: &AgentId,
+) -> Result<(), Error> {
     tx.prepare_cached("DELETE FROM members WHERE channel = ?1 AND agent = ?2")?
         .execute(params![channel.0, agent.0])?;
     Ok(())
@@ -126,7 +155,10 @@ pub(crate) fn is_known(tx: &Connection, agent: &AgentId) -> Result<bool, Error> 
 }
 
 pub(crate) fn remember(tx: &Connection, agent: &AgentId) -> Result<(), Error> {
-    tx.execute("INSERT OR IGNORE INTO acquaintances (agent) VALUES (?1)", [agent.0])?;
+    tx.execute(
+        "INSERT OR IGNORE INTO acquaintances (agent) VALUES (?1)",
+        [agent.0],
+    )?;
     Ok(())
 }
 
@@ -138,11 +170,21 @@ pub(crate) struct Sender {
     pub(crate) missing: Vec<u64>,
 }
 
-pub(crate) fn sender(tx: &Connection, channel: &ChannelId, agent: &AgentId) -> Result<Option<Sender>, Error> {
+pub(crate) fn sender(
+    tx: &Connection,
+    channel: &ChannelId,
+    agent: &AgentId,
+) -> Result<Option<Sender>, Error> {
     let row = tx
-        .prepare_cached("SELECT label, last_n, missing FROM senders WHERE channel = ?1 AND agent = ?2")?
+        .prepare_cached(
+            "SELECT label, last_n, missing FROM senders WHERE channel = ?1 AND agent = ?2",
+        )?
         .query_row(params![channel.0, agent.0], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, i64>(1)?,
+                row.get::<_, Vec<u8>>(2)?,
+            ))
         })
         .optional()?;
     row.map(|(label, last_n, missing)| {
@@ -155,7 +197,12 @@ pub(crate) fn sender(tx: &Connection, channel: &ChannelId, agent: &AgentId) -> R
     .transpose()
 }
 
-pub(crate) fn save_sender(tx: &Connection, channel: &ChannelId, agent: &AgentId, sender: &Sender) -> Result<(), Error> {
+pub(crate) fn save_sender(
+    tx: &Connection,
+    channel: &ChannelId,
+    agent: &AgentId,
+    sender: &Sender,
+) -> Result<(), Error> {
     tx.prepare_cached("INSERT OR REPLACE INTO senders (channel, agent, label, last_n, missing) VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![
             channel.0,
@@ -168,10 +215,17 @@ pub(crate) fn save_sender(tx: &Connection, channel: &ChannelId, agent: &AgentId,
 }
 
 /// Whether another agent of the channel calls itself the same.
-pub(crate) fn label_is_shared(tx: &Connection, channel: &ChannelId, agent: &AgentId, label: &str) -> Result<bool, Error> {
-    tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM senders WHERE channel = ?1 AND label = ?2 AND agent <> ?3)")?
-        .query_row(params![channel.0, label, agent.0], |row| row.get(0))
-        .map_err(Error::from)
+pub(crate) fn label_is_shared(
+    tx: &Connection,
+    channel: &ChannelId,
+    agent: &AgentId,
+    label: &str,
+) -> Result<bool, Error> {
+    tx.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM senders WHERE channel = ?1 AND label = ?2 AND agent <> ?3)",
+    )?
+    .query_row(params![channel.0, label, agent.0], |row| row.get(0))
+    .map_err(Error::from)
 }
 
 /// A message that the relay has not stored yet.
@@ -217,7 +271,12 @@ pub(crate) fn is_queued(tx: &Connection, id: &MessageId) -> Result<bool, Error> 
         .map_err(Error::from)
 }
 
-pub(crate) fn outbox_after(tx: &Connection, channel: &ChannelId, after: i64, limit: usize) -> Result<Vec<OutboxRow>, Error> {
+pub(crate) fn outbox_after(
+    tx: &Connection,
+    channel: &ChannelId,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<OutboxRow>, Error> {
     let mut statement = tx.prepare_cached(
         "SELECT row, id, n, previous, at, draft FROM outbox WHERE channel = ?1 AND row > ?2 ORDER BY row LIMIT ?3",
     )?;
@@ -256,22 +315,38 @@ pub(crate) fn settle_message(tx: &Connection, id: &MessageId) -> Result<Option<C
 
 /// Empties a channel's outbox and tells which commands waited.
 pub(crate) fn drop_outbox(tx: &Connection, channel: &ChannelId) -> Result<Vec<CommandId>, Error> {
-    let mut statement = tx.prepare_cached("DELETE FROM outbox WHERE channel = ?1 RETURNING command")?;
+    let mut statement =
+        tx.prepare_cached("DELETE FROM outbox WHERE channel = ?1 RETURNING command")?;
     let rows = statement.query_map([channel.0], |row| row.get::<_, [u8; 16]>(0))?;
-    rows.map(|row| row.map(MessageId).map_err(Error::from)).collect()
+    rows.map(|row| row.map(MessageId).map_err(Error::from))
+        .collect()
 }
 
 /// Remembers a body that goes out, so that its echo in the log is recognised.
-pub(crate) fn note_sent(tx: &Connection, channel: &ChannelId, content: &Digest, id: &MessageId, ordinal: u64) -> Result<(), Error> {
-    tx.prepare_cached("INSERT OR REPLACE INTO sent (channel, content, id, ordinal) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![channel.0, content.0, id.0, signed(ordinal)])?;
+pub(crate) fn note_sent(
+    tx: &Connection,
+    channel: &ChannelId,
+    content: &Digest,
+    id: &MessageId,
+    ordinal: u64,
+) -> Result<(), Error> {
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO sent (channel, content, id, ordinal) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![channel.0, content.0, id.0, signed(ordinal)])?;
     Ok(())
 }
 
 /// Our own body came back from the log: which message, and which one of the epoch it was.
-pub(crate) fn take_sent(tx: &Connection, channel: &ChannelId, content: &Digest) -> Result<Option<(MessageId, u64)>, Error> {
+pub(crate) fn take_sent(
+    tx: &Connection,
+    channel: &ChannelId,
+    content: &Digest,
+) -> Result<Option<(MessageId, u64)>, Error> {
     tx.prepare_cached("DELETE FROM sent WHERE channel = ?1 AND content = ?2 RETURNING id, ordinal")?
-        .query_row(params![channel.0, content.0], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?)))
+        .query_row(params![channel.0, content.0], |row| {
+            Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?))
+        })
         .optional()
         .map(|row| row.map(|(id, ordinal)| (MessageId(id), unsigned(ordinal))))
         .map_err(Error::from)
@@ -279,7 +354,8 @@ pub(crate) fn take_sent(tx: &Connection, channel: &ChannelId, content: &Digest) 
 
 /// The epoch is over: no body of it can enter the log any more.
 pub(crate) fn forget_sent(tx: &Connection, channel: &ChannelId) -> Result<(), Error> {
-    tx.prepare_cached("DELETE FROM sent WHERE channel = ?1")?.execute([channel.0])?;
+    tx.prepare_cached("DELETE FROM sent WHERE channel = ?1")?
+        .execute([channel.0])?;
     Ok(())
 }
 
@@ -292,17 +368,28 @@ pub(crate) struct WishRow {
     pub(crate) wish: Wish,
 }
 
-pub(crate) fn add_wish(tx: &Connection, channel: &ChannelId, command: &CommandId, wish: &Wish) -> Result<(), Error> {
+pub(crate) fn add_wish(
+    tx: &Connection,
+    channel: &ChannelId,
+    command: &CommandId,
+    wish: &Wish,
+) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO wishes (channel, command, tries, wish) VALUES (?1, ?2, 0, ?3)",
-        params![channel.0, command.0, Zeroizing::new(frame::encode(wish)).as_slice()],
+        params![
+            channel.0,
+            command.0,
+            Zeroizing::new(frame::encode(wish)).as_slice()
+        ],
     )?;
     Ok(())
 }
 
 pub(crate) fn first_wish(tx: &Connection, channel: &ChannelId) -> Result<Option<WishRow>, Error> {
     let row = tx
-        .prepare_cached("SELECT row, command, tries, wish FROM wishes WHERE channel = ?1 ORDER BY row LIMIT 1")?
+        .prepare_cached(
+            "SELECT row, command, tries, wish FROM wishes WHERE channel = ?1 ORDER BY row LIMIT 1",
+        )?
         .query_row([channel.0], |row| {
             Ok((
                 row.get::<_, i64>(0)?,
@@ -335,24 +422,44 @@ pub(crate) fn drop_wish(tx: &Connection, row: i64) -> Result<(), Error> {
 
 /// Empties a channel's wishes and tells which commands waited.
 pub(crate) fn drop_wishes(tx: &Connection, channel: &ChannelId) -> Result<Vec<CommandId>, Error> {
-    let mut statement = tx.prepare_cached("DELETE FROM wishes WHERE channel = ?1 RETURNING command")?;
+    let mut statement =
+        tx.prepare_cached("DELETE FROM wishes WHERE channel = ?1 RETURNING command")?;
     let rows = statement.query_map([channel.0], |row| row.get::<_, [u8; 16]>(0))?;
-    rows.map(|row| row.map(MessageId).map_err(Error::from)).collect()
+    rows.map(|row| row.map(MessageId).map_err(Error::from))
+        .collect()
 }
 
 pub(crate) fn has_command(tx: &Connection, command: &CommandId) -> Result<bool, Error> {
-    tx.query_row("SELECT EXISTS (SELECT 1 FROM wishes WHERE command = ?1)", [command.0], |row| row.get(0))
-        .map_err(Error::from)
+    tx.query_row(
+        "SELECT EXISTS (SELECT 1 FROM wishes WHERE command = ?1)",
+        [command.0],
+        |row| row.get(0),
+    )
+    .map_err(Error::from)
 }
 
-pub(crate) fn save_pending(tx: &Connection, channel: &ChannelId, frame: &[u8]) -> Result<(), Error> {
-    tx.execute("INSERT OR REPLACE INTO pending (channel, frame) VALUES (?1, ?2)", params![channel.0, frame])?;
+pub(crate) fn save_pending(
+    tx: &Connection,
+    channel: &ChannelId,
+    frame: &[u8],
+) -> Result<(), Error> {
+    tx.execute(
+        "INSERT OR REPLACE INTO pending (channel, frame) VALUES (?1, ?2)",
+        params![channel.0, frame],
+    )?;
     Ok(())
 }
 
-pub(crate) fn pending(tx: &Connection, channel: &ChannelId) -> Result<Option<frame::ToRelay>, Error> {
+pub(crate) fn pending(
+    tx: &Connection,
+    channel: &ChannelId,
+) -> Result<Option<frame::ToRelay>, Error> {
     let row: Option<Vec<u8>> = tx
-        .query_row("SELECT frame FROM pending WHERE channel = ?1", [channel.0], |row| row.get(0))
+        .query_row(
+            "SELECT frame FROM pending WHERE channel = ?1",
+            [channel.0],
+            |row| row.get(0),
+        )
         .optional()?;
     row.map(|row| decode(&row)).transpose()
 }
@@ -362,7 +469,12 @@ pub(crate) fn drop_pending(tx: &Connection, channel: &ChannelId) -> Result<(), E
     Ok(())
 }
 
-pub(crate) fn add_departure(tx: &Connection, channel: &ChannelId, agent: &AgentId, leave: &statement::Leave) -> Result<(), Error> {
+pub(crate) fn add_departure(
+    tx: &Connection,
+    channel: &ChannelId,
+    agent: &AgentId,
+    leave: &statement::Leave,
+) -> Result<(), Error> {
     tx.execute(
         "INSERT OR REPLACE INTO departures (channel, agent, statement) VALUES (?1, ?2, ?3)",
         params![channel.0, agent.0, frame::encode(leave)],
@@ -370,9 +482,16 @@ pub(crate) fn add_departure(tx: &Connection, channel: &ChannelId, agent: &AgentI
     Ok(())
 }
 
-pub(crate) fn departures(tx: &Connection, channel: &ChannelId) -> Result<Vec<(AgentId, statement::Leave)>, Error> {
-    let mut query = tx.prepare_cached("SELECT agent, statement FROM departures WHERE channel = ?1 ORDER BY agent")?;
-    let rows = query.query_map([channel.0], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+pub(crate) fn departures(
+    tx: &Connection,
+    channel: &ChannelId,
+) -> Result<Vec<(AgentId, statement::Leave)>, Error> {
+    let mut query = tx.prepare_cached(
+        "SELECT agent, statement FROM departures WHERE channel = ?1 ORDER BY agent",
+    )?;
+    let rows = query.query_map([channel.0], |row| {
+        Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, Vec<u8>>(1)?))
+    })?;
     rows.map(|row| {
         let (agent, leave) = row?;
         Ok((AgentId(agent), decode(&leave)?))
@@ -380,7 +499,11 @@ pub(crate) fn departures(tx: &Connection, channel: &ChannelId) -> Result<Vec<(Ag
     .collect()
 }
 
-pub(crate) fn drop_departure(tx: &Connection, channel: &ChannelId, agent: &AgentId) -> Result<(), Error> {
+pub(crate) fn drop_departure(
+    tx: &Connection,
+    channel: &ChannelId,
+    agent: &AgentId,
+) -> Result<(), Error> {
     tx.prepare_cached("DELETE FROM departures WHERE channel = ?1 AND agent = ?2")?
         .execute(params![channel.0, agent.0])?;
     Ok(())
@@ -394,9 +517,16 @@ pub(crate) fn save_welcome(tx: &Connection, welcome: &frame::Welcome) -> Result<
     Ok(())
 }
 
-pub(crate) fn take_welcome(tx: &Connection, channel: &ChannelId) -> Result<Option<frame::Welcome>, Error> {
+pub(crate) fn take_welcome(
+    tx: &Connection,
+    channel: &ChannelId,
+) -> Result<Option<frame::Welcome>, Error> {
     let row: Option<Vec<u8>> = tx
-        .query_row("DELETE FROM welcomes WHERE channel = ?1 RETURNING frame", [channel.0], |row| row.get(0))
+        .query_row(
+            "DELETE FROM welcomes WHERE channel = ?1 RETURNING frame",
+            [channel.0],
+            |row| row.get(0),
+        )
         .optional()?;
     row.map(|row| decode(&row)).transpose()
 }
@@ -411,7 +541,13 @@ pub(crate) fn save_event(tx: &Connection, at: Time, event: &Event) -> Result<(),
     Ok(())
 }
 
-pub(crate) fn note_relay(tx: &Connection, relay: &RelayKey, addresses: &[String], key_packages: u32, clock_ahead: i64) -> Result<(), Error> {
+pub(crate) fn note_relay(
+    tx: &Connection,
+    relay: &RelayKey,
+    addresses: &[String],
+    key_packages: u32,
+    clock_ahead: i64,
+) -> Result<(), Error> {
     tx.execute(
         "INSERT OR REPLACE INTO relays (relay, addresses, key_packages, clock_ahead) VALUES (?1, ?2, ?3, ?4)",
         params![relay.0, frame::encode(&addresses.to_vec()), key_packages, clock_ahead],
@@ -439,7 +575,9 @@ pub(crate) fn optional_id(bytes: &[u8]) -> Result<Option<MessageId>, Error> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    MessageId::from_slice(bytes).map(Some).map_err(|error| Error::Damaged(error.to_string()))
+    MessageId::from_slice(bytes)
+        .map(Some)
+        .map_err(|error| Error::Damaged(error.to_string()))
 }
 
 /// A payload as it stands in a row.

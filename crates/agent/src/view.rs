@@ -165,7 +165,11 @@ pub fn members(tx: &Connection, channel: ChannelId) -> Result<Vec<MemberView>, E
         let is_me = Some(agent) == me;
         Ok(MemberView {
             agent,
-            label: if is_me { own_label.clone() } else { row.get("label")? },
+            label: if is_me {
+                own_label.clone()
+            } else {
+                row.get("label")?
+            },
             admin: row.get("admin")?,
             may_invite: row.get("may_invite")?,
             me: is_me,
@@ -177,7 +181,11 @@ pub fn members(tx: &Connection, channel: ChannelId) -> Result<Vec<MemberView>, E
 /// The five words that all members of a channel see alike, if they agree on everything.
 pub fn words(tx: &Connection, channel: ChannelId) -> Result<Option<[String; 5]>, Error> {
     let words: Option<String> = tx
-        .query_row("SELECT words FROM channels WHERE id = ?1", [channel.0], |row| row.get(0))
+        .query_row(
+            "SELECT words FROM channels WHERE id = ?1",
+            [channel.0],
+            |row| row.get(0),
+        )
         .optional()?;
     Ok(words.and_then(|words| {
         let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
@@ -187,9 +195,15 @@ pub fn words(tx: &Connection, channel: ChannelId) -> Result<Option<[String; 5]>,
 
 /// Events after a row, oldest first, at most 256. The vault keeps the newest ten thousand.
 pub fn events_after(tx: &Connection, row: i64) -> Result<Vec<(i64, Time, Event)>, Error> {
-    let mut query = tx.prepare_cached("SELECT row, at, event FROM events WHERE row > ?1 ORDER BY row LIMIT 256")?;
+    let mut query = tx.prepare_cached(
+        "SELECT row, at, event FROM events WHERE row > ?1 ORDER BY row LIMIT 256",
+    )?;
     let rows = query.query_map([row], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
+        Ok((
+            row.get::<_, i64>(0)?,
+            row.get::<_, i64>(1)?,
+            row.get::<_, Vec<u8>>(2)?,
+        ))
     })?;
     rows.map(|row| {
         let (row, at, event) = row?;
@@ -200,22 +214,32 @@ pub fn events_after(tx: &Connection, row: i64) -> Result<Vec<(i64, Time, Event)>
 
 /// The row of the newest event, to begin watching from.
 pub fn newest_event(tx: &Connection) -> Result<i64, Error> {
-    tx.query_row("SELECT coalesce(max(row), 0) FROM events", [], |row| row.get(0))
-        .map_err(Error::from)
+    tx.query_row("SELECT coalesce(max(row), 0) FROM events", [], |row| {
+        row.get(0)
+    })
+    .map_err(Error::from)
 }
 
 /// How many KeyPackages a relay said it holds, when we last connected.
 pub fn key_packages_left(tx: &Connection, relay: RelayKey) -> Result<Option<u32>, Error> {
-    tx.query_row("SELECT key_packages FROM relays WHERE relay = ?1", [relay.0], |row| row.get(0))
-        .optional()
-        .map_err(Error::from)
+    tx.query_row(
+        "SELECT key_packages FROM relays WHERE relay = ?1",
+        [relay.0],
+        |row| row.get(0),
+    )
+    .optional()
+    .map_err(Error::from)
 }
 
 /// How far a relay's clock was ahead of ours when we last connected, in milliseconds.
 pub fn clock_ahead(tx: &Connection, relay: RelayKey) -> Result<Option<i64>, Error> {
-    tx.query_row("SELECT clock_ahead FROM relays WHERE relay = ?1", [relay.0], |row| row.get(0))
-        .optional()
-        .map_err(Error::from)
+    tx.query_row(
+        "SELECT clock_ahead FROM relays WHERE relay = ?1",
+        [relay.0],
+        |row| row.get(0),
+    )
+    .optional()
+    .map_err(Error::from)
 }
 
 /// Messages that no relay has stored yet.

@@ -55,7 +55,7 @@ mod tests {
             WORDS.is_sorted_by(|left, right| left < right),
             "sorted, each word once"
         );
-        for word in WORDS.iter() {
+        for word in &*WORDS {
             assert!((4..=7).contains(&word.len()), "{word}");
             assert!(word.bytes().all(|byte| byte.is_ascii_lowercase()), "{word}");
         }

@@ -38,13 +38,15 @@ pub(crate) async fn signup(
     account.sign_up(&email, copy(&password)).await?;
     sign_in(&at, &account, &email, password, output)
         .await
-        .map_err(|failure| match failure.exit() {
+        .map_err(|failure| {
+            if failure.exit() != Exit::Denied {
+                return failure;
+            }
             // The sign-up's answer does not tell; the sign-in's does.
-            Exit::Denied => Failure::new(
+            Failure::new(
                 Exit::Denied,
                 "this address has an account already, with another password: `skytale login`",
-            ),
-            _ => failure,
+            )
         })
 }
 

@@ -1,6 +1,11 @@
 //! Everything that can be typed: commands, flags, examples. What they do stands in one file for
 //! each group of commands. No flag takes a secret: those come by file, environment or stdin.
 
+#![expect(
+    clippy::doc_markdown,
+    reason = "these lines are printed as help, where backticks would only be in the way"
+)]
+
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -226,6 +231,10 @@ pub(crate) struct Api {
 }
 
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the fields are the names of flags"
+)]
 pub(crate) struct Relay {
     /// Where the relay listens, by UDP; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4433")]

@@ -87,6 +87,15 @@ pub(crate) async fn join(
     output.result(&entered, || entered.described("joined"))
 }
 
+/// An invite as JSON. Not `Debug`: the line is a secret.
+#[derive(Serialize)]
+struct Made<'a> {
+    invite: &'a str,
+    channel: ChannelId,
+    uses: u32,
+    expires: String,
+}
+
 /// `invite`: the line alone on stdout.
 pub(crate) async fn invite(
     wish: args::Invite,
@@ -121,13 +130,6 @@ pub(crate) async fn invite(
         .all(|address| is_this_machine(address))
     {
         output.say("this machine only: the relay has no address that others could reach");
-    }
-    #[derive(Serialize)]
-    struct Made<'a> {
-        invite: &'a str,
-        channel: ChannelId,
-        uses: u32,
-        expires: String,
     }
     let made = Made {
         invite: &line,

@@ -151,9 +151,10 @@ async fn look_at_agent(name: &str, everywhere: &Everywhere, checks: &mut Vec<Che
     let agent = match context::agent(everywhere).await {
         Ok(agent) => agent,
         Err(failure) => {
-            let repair = match failure.exit() {
-                Exit::NotFound => "`skytale whoami` lists the agents of this machine",
-                _ => "`skytale config show` says where the vault's key comes from",
+            let repair = if failure.exit() == Exit::NotFound {
+                "`skytale whoami` lists the agents of this machine"
+            } else {
+                "`skytale config show` says where the vault's key comes from"
             };
             checks.push(Check::bad(vault, failure.to_string(), repair));
             return;

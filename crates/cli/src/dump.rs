@@ -96,15 +96,15 @@ pub(crate) fn run(everywhere: &Everywhere, output: Output) -> Result<(), Failure
 
 /// Everything in the archive of a relay that does not run.
 pub(crate) fn records(dir: &Path) -> Result<Vec<Stored>, Failure> {
-    let archive = FjallArchive::open(dir).map_err(failed)?;
+    let archive = FjallArchive::open(dir).map_err(|error| failed(&error))?;
     let reader = archive.reader();
     let mut all = Vec::new();
-    for channel in reader.channels().map_err(failed)? {
+    for channel in reader.channels().map_err(|error| failed(&error))? {
         let mut after = Seq(0);
         loop {
             let page = reader
                 .records(&channel.channel, after, PAGE, PAGE * FRAME_BYTES_MAX)
-                .map_err(failed)?;
+                .map_err(|error| failed(&error))?;
             let Some(last) = page.last() else { break };
             after = last.seq;
             for record in page {
@@ -122,7 +122,7 @@ pub(crate) fn records(dir: &Path) -> Result<Vec<Stored>, Failure> {
     Ok(all)
 }
 
-fn failed(error: ArchiveError) -> Failure {
+fn failed(error: &ArchiveError) -> Failure {
     Failure::failed(error.to_string())
 }
 

@@ -106,6 +106,10 @@ impl From<Exit> for ExitCode {
 }
 
 /// The table of the SDK's errors.
+#[expect(
+    clippy::match_same_arms,
+    reason = "what was decided is listed; the last arm is for what a newer version says"
+)]
 fn exit_of(error: &Error) -> Exit {
     match error {
         Error::Misuse(_) => Exit::Usage,
@@ -120,6 +124,10 @@ fn exit_of(error: &Error) -> Exit {
 }
 
 /// The table of what relays, policies and peers refuse.
+#[expect(
+    clippy::match_same_arms,
+    reason = "what was decided is listed; the last arm is for what a newer version says"
+)]
 fn exit_of_refusal(refusal: Refusal) -> Exit {
     use Refusal as R;
     match refusal {

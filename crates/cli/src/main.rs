@@ -105,7 +105,7 @@ fn listen_to_logs(verbose: u8) {
         2 => ("info", "debug"),
         _ => ("info", "trace"),
     };
-    let ours: String = OURS.iter().map(|name| format!(",{name}={ours}")).collect();
+    let ours = OURS.map(|name| format!(",{name}={ours}")).concat();
     let wanted = std::env::var_os("SKYTALE_LOG").and_then(|value| value.into_string().ok());
     let filter = wanted
         .filter(|_| verbose == 0)

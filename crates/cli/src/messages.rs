@@ -122,18 +122,16 @@ pub(crate) async fn ask(
 }
 
 fn draft(said: &args::Said, output: Output) -> Result<Draft, Failure> {
-    let mut payload =
-        match &said.file {
-            Some(path) => bounded(File::open(path).map_err(|error| {
-                Failure::usage(format!("the message's file: {}", error.kind()))
-            })?)?,
-            None => {
-                if io::stdin().is_terminal() {
-                    output.say("type the message; Ctrl-D on a line of its own sends it");
-                }
-                bounded(io::stdin().lock())?
-            }
-        };
+    let mut payload = if let Some(path) = &said.file {
+        let file = File::open(path)
+            .map_err(|error| Failure::usage(format!("the message's file: {}", error.kind())))?;
+        bounded(file)?
+    } else {
+        if io::stdin().is_terminal() {
+            output.say("type the message; Ctrl-D on a line of its own sends it");
+        }
+        bounded(io::stdin().lock())?
+    };
     if said.file.is_none() && !said.raw && std::str::from_utf8(&payload).is_ok() {
         // `echo` ends with a line break that nobody meant to say.
         if payload.ends_with(b"\n") {
@@ -412,19 +410,21 @@ impl ShownEvent {
     }
 
     fn plain(&self) -> String {
-        let mut line = format!("* {}", self.event.replace('_', " "));
-        let mut add = |name: &str, value: Option<String>| {
+        let parts = [
+            ("channel", self.channel.map(|id| id.short())),
+            ("agent", self.agent.map(|id| id.to_string())),
+            ("by", self.by.map(|id| id.to_string())),
+            ("seq", self.seq.map(|seq| seq.to_string())),
+            ("epoch", self.epoch.map(|epoch| epoch.to_string())),
+            ("missing", self.missing.map(|count| count.to_string())),
+        ];
+        let mut words = vec!["*".to_owned(), self.event.replace('_', " ")];
+        for (name, value) in parts {
             if let Some(value) = value {
-                line.push_str(&format!(" {name} {value}"));
+                words.extend([name.to_owned(), value]);
             }
-        };
-        add("channel", self.channel.map(|id| id.short()));
-        add("agent", self.agent.map(|id| id.to_string()));
-        add("by", self.by.map(|id| id.to_string()));
-        add("seq", self.seq.map(|seq| seq.to_string()));
-        add("epoch", self.epoch.map(|epoch| epoch.to_string()));
-        add("missing", self.missing.map(|count| count.to_string()));
-        line
+        }
+        words.join(" ")
     }
 }
 

@@ -21,6 +21,10 @@ pub(crate) struct Output {
     colour: bool,
 }
 
+#[expect(
+    clippy::unused_self,
+    reason = "whoever prints must have been handed the way out"
+)]
 impl Output {
     pub(crate) fn new(everywhere: &Everywhere) -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

@@ -2,6 +2,7 @@
 //! with clear words when a port is taken, and ending well.
 
 use std::{
+    error::Error as _,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
@@ -124,52 +125,61 @@ pub(crate) fn directory(data_dir: &Path) -> Result<PathBuf, Failure> {
 
 pub(crate) async fn bind_api(config: skytale_api::Config) -> Result<Server, Failure> {
     let addr = config.addr;
-    Server::bind(config).await.map_err(|error| match error {
-        skytale_api::Error::Unreachable(_, ref cause)
-            if cause.kind() == io::ErrorKind::AddrInUse
-                || cause.kind() == io::ErrorKind::AddrNotAvailable
-                || cause.kind() == io::ErrorKind::PermissionDenied =>
+    Server::bind(config).await.map_err(|error| {
+        if let skytale_api::Error::Unreachable(_, cause) = &error
+            && matches!(
+                cause.kind(),
+                io::ErrorKind::AddrInUse
+                    | io::ErrorKind::AddrNotAvailable
+                    | io::ErrorKind::PermissionDenied
+            )
         {
-            cannot_listen("--api-addr", addr, "TCP", cause.kind())
+            return cannot_listen("--api-addr", addr, "TCP", cause.kind());
         }
-        error => api_failed(error),
+        api_failed(&error)
     })
 }
 
-pub(crate) fn api_failed(error: skytale_api::Error) -> Failure {
-    let exit = match error {
-        skytale_api::Error::Misuse(_) => Exit::Usage,
-        skytale_api::Error::Unreachable(..) | skytale_api::Error::Damaged(_) => Exit::Failed,
-        _ => Exit::Failed,
+pub(crate) fn api_failed(error: &skytale_api::Error) -> Failure {
+    let cause = error.source();
+    let cause = cause.map_or_else(String::new, |why| format!(" ({why})"));
+    let exit = if let skytale_api::Error::Misuse(_) = error {
+        Exit::Usage
+    } else {
+        Exit::Failed
     };
-    let cause =
-        std::error::Error::source(&error).map_or_else(String::new, |why| format!(" ({why})"));
     Failure::new(exit, format!("{error}{cause}"))
 }
 
 pub(crate) async fn start_relay(config: RelayConfig) -> Result<Relay, Failure> {
     let quic_addr = config.quic_addr;
-    Relay::start(config).await.map_err(|error| match error {
-        RelayError::Health { addr, reason } => cannot_listen("--health-addr", addr, "TCP", reason),
-        RelayError::Quic(QuicError::Bind { .. }) => {
+    Relay::start(config).await.map_err(|error| {
+        if let RelayError::Health { addr, reason } = error {
+            return cannot_listen("--health-addr", addr, "TCP", reason);
+        }
+        if let RelayError::Quic(QuicError::Bind { .. }) = error {
             // Its reason is a text; the system says it again as a kind.
             let again = UdpSocket::bind(quic_addr).err();
             let reason = again.map_or(io::ErrorKind::Other, |error| error.kind());
-            cannot_listen("--relay-addr", quic_addr, "UDP", reason)
+            return cannot_listen("--relay-addr", quic_addr, "UDP", reason);
         }
-        RelayError::Config(bad) => Failure::usage(bad.to_string()),
-        error => Failure::failed(error.to_string()),
+        let exit = if let RelayError::Config(_) = error {
+            Exit::Usage
+        } else {
+            Exit::Failed
+        };
+        Failure::new(exit, error.to_string())
     })
 }
 
 fn cannot_listen(flag: &str, addr: SocketAddr, what: &str, reason: io::ErrorKind) -> Failure {
-    let port = addr.port();
-    Failure::failed(match reason {
-        io::ErrorKind::AddrInUse => format!(
-            "{what} port {port} is taken by another program: choose another with {flag} {}:PORT (0 takes a free one)",
-            addr.ip()
-        ),
-        reason => format!("cannot listen on {addr} ({reason}): choose another address with {flag}"),
+    let (ip, port) = (addr.ip(), addr.port());
+    Failure::failed(if reason == io::ErrorKind::AddrInUse {
+        format!(
+            "{what} port {port} is taken by another program: choose another with {flag} {ip}:PORT (0 takes a free one)"
+        )
+    } else {
+        format!("cannot listen on {addr} ({reason}): choose another address with {flag}")
     })
 }
 
@@ -178,7 +188,7 @@ pub(crate) fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };
     SocketAddr::new(ip, addr.port())
 }

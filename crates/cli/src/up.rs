@@ -114,21 +114,21 @@ fn offered(key: RelayKey, public: Option<&str>, local: &str) -> RelayAt {
 /// so that a context of another data directory is noticed.
 async fn with_key(mut context: Context, api: &Server, dir: &Path) -> Result<Context, Failure> {
     let note = dir.join(KEY_NOTE);
-    let first = api.bootstrap_local().await.map_err(servers::api_failed)?;
-    let made = match first {
-        Some(made) => made,
-        None => {
-            let noted = match fs::read_to_string(&note) {
-                Ok(text) => Some(text),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error.into()),
-            };
-            let saved = context.api_key.as_ref().and_then(|key| public_id(key));
-            if saved.is_some() && saved == noted.as_deref() {
-                return Ok(context);
-            }
-            api.new_local_key().await.map_err(servers::api_failed)?
+    let failed = |error| servers::api_failed(&error);
+    let first = api.bootstrap_local().await.map_err(failed)?;
+    let made = if let Some(made) = first {
+        made
+    } else {
+        let noted = match fs::read_to_string(&note) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        let saved = context.api_key.as_ref().and_then(public_id);
+        if saved.is_some() && saved == noted.as_deref() {
+            return Ok(context);
         }
+        api.new_local_key().await.map_err(failed)?
     };
     let id = public_id(&made.api_key)
         .ok_or_else(|| Failure::failed("the new API key has no public part: this is a bug"))?;

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use skytale_agent::{Event, view};
+use skytale_wire::id::Time;
 use tokio::sync::watch;
 
 use crate::{client::Inner, error::Error};
@@ -34,13 +35,7 @@ impl Events {
                 return Ok(Some(event));
             }
             self.news.borrow_and_update();
-            let after = self.after;
-            let read = self
-                .inner
-                .shelf()?
-                .with(move |reading| Ok(view::events_after(reading.conn(), after)?))
-                .await;
-            let read = match read {
+            let read = match self.read().await {
                 Ok(read) => read,
                 Err(_) if self.inner.is_closed() => return Ok(None),
                 Err(error) => return Err(error),
@@ -53,5 +48,13 @@ impl Events {
                 return Ok(None);
             }
         }
+    }
+
+    async fn read(&self) -> Result<Vec<(i64, Time, Event)>, Error> {
+        let after = self.after;
+        self.inner
+            .shelf()?
+            .with(move |reading| Ok(view::events_after(reading.conn(), after)?))
+            .await
     }
 }

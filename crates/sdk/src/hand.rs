@@ -46,15 +46,20 @@ pub(crate) async fn serve(body: &mut Body) -> Result<Ended, Error> {
         {
             ended = take(ask, body, &mut commands);
         }
-        submit(&mut conn, &commands)?;
+        if let Err(error) = submit(&mut conn, &commands) {
+            // Nothing was handed over; those who asked may ask again.
+            body.refuse(commands.iter().map(|(id, _)| *id), &error);
+        }
         if let Some(ended) = ended {
             return Ok(ended);
         }
 
         let version = vault::data_version(&conn)?;
         if version != seen {
-            seen = version;
-            fetch_answers(&mut conn, body)?;
+            match fetch_answers(&mut conn, body) {
+                Ok(()) => seen = version,
+                Err(error) => tracing::warn!(%error, "answers could not be fetched yet"),
+            }
             body.tell_news();
         }
         let now = clock::now();

@@ -278,7 +278,7 @@ impl Runner {
         }
         if let Some(bound) = self.endpoint.take() {
             // Tells the relay; a relay that does not answer is not waited for.
-            let _ = timeout(END_MAX, bound.endpoint.close()).await;
+            let _ = timeout(GOODBYE_MAX, bound.endpoint.close()).await;
         }
     }
 
@@ -337,7 +337,7 @@ impl Runner {
             return Ok(bound.endpoint.clone());
         }
         if let Some(old) = self.endpoint.take() {
-            let _ = timeout(END_MAX, old.endpoint.close()).await;
+            let _ = timeout(GOODBYE_MAX, old.endpoint.close()).await;
         }
         let no_socket = |_| Error::unreachable("no UDP socket can be opened on this machine");
         let mut builder = Endpoint::builder(presets::Minimal)
@@ -760,6 +760,8 @@ const PAUSE_MS_MAX: u64 = 10_000;
 const REFUSALS_MAX: u32 = 3;
 /// How long a relay may take to confirm the last bytes of a line that we end.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
+/// How long an endpoint may take to see its connections go.
+const GOODBYE_MAX: Duration = Duration::from_millis(300);
 /// How long the end of a link may take in all.
 const END_MAX: Duration = Duration::from_secs(2);
 

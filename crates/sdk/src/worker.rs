@@ -189,6 +189,15 @@ impl Body {
         }
     }
 
+    /// These commands were not taken up.
+    pub(crate) fn refuse(&mut self, ids: impl Iterator<Item = CommandId>, error: &Error) {
+        for id in ids {
+            if let Some(replier) = self.waiting.remove(&id) {
+                let _ = replier.send(Err(Error::Damaged(error.to_string())));
+            }
+        }
+    }
+
     /// Nothing can go on: everybody who waits is told why.
     fn fail(&mut self, error: Error) {
         let text = error.to_string();
@@ -319,7 +328,7 @@ impl Mind {
         };
         mind.take_answers_of_our_predecessor(body)?;
         body.opened(mind.agent.id());
-        tracing::debug!(agent = %mind.agent.id(), "holds the line");
+        tracing::debug!(agent = %mind.agent.id().short(), "holds the line");
         Ok(mind)
     }
 
@@ -349,7 +358,10 @@ impl Mind {
         loop {
             let mut work = self.wait_for_work(body, &mut closing).await;
             let now = clock::now();
-            work.extend(self.commands_of_hands(now)?);
+            match self.commands_of_hands(now) {
+                Ok(commands) => work.extend(commands),
+                Err(error) => tracing::warn!(%error, "commands of other processes wait"),
+            }
             if self.agent.wake().is_some_and(|at| at <= now) {
                 work.push(Work::Tick);
             }
@@ -357,7 +369,9 @@ impl Mind {
                 self.run(work, now, body).await?;
                 self.follow_wishes();
             }
-            self.checkpoint_if_due(now)?;
+            if let Err(error) = self.checkpoint_if_due(now) {
+                tracing::warn!(%error, "the log could not be emptied yet");
+            }
             if let Some((done, until)) = &mut closing
                 && (now >= *until || self.has_nothing_to_flush()?)
             {
@@ -728,8 +742,8 @@ impl Mind {
 
     fn checkpoint_if_due(&mut self, now: Time) -> Result<(), Error> {
         if self.checkpoint_due && now >= self.checkpoint_at {
-            self.checkpoint_due = !vault::checkpoint(&self.conn)?;
             self.checkpoint_at = now.plus(CHECKPOINT_EVERY_MS);
+            self.checkpoint_due = !vault::checkpoint(&self.conn)?;
         }
         Ok(())
     }

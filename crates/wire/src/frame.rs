@@ -436,6 +436,10 @@ pub struct Subscribed {
     /// The log hash at `after`, when the relay still has it.
     #[n(4)]
     pub hash: Option<Digest>,
+    /// Where the relay begins: beyond the cursor that was asked for when the agent has been
+    /// removed and added again since.
+    #[n(5)]
+    pub after: Seq,
 }
 
 /// One record of the log.

@@ -40,7 +40,10 @@ impl SimAgent {
         rng.fill(&mut seed);
         // Ids come from the seed, so that what is sorted by id comes in the same order each time.
         vault
-            .execute("INSERT INTO identity (one, seed, label) VALUES (1, ?1, '')", [seed])
+            .execute(
+                "INSERT INTO identity (one, seed, label) VALUES (1, ?1, '')",
+                [seed],
+            )
             .unwrap();
         let skew_ms = if faults.skew && rng.random_bool(0.5) {
             rng.random_range(-7_200_000..7_200_000)
@@ -73,7 +76,8 @@ impl SimAgent {
             key_packages: 3,
         };
         let tx = self.vault.transaction().unwrap();
-        let mind = Agent::open_with(&tx, &self.name, config, ChaCha8Rng::seed_from_u64(seed)).unwrap();
+        let mind =
+            Agent::open_with(&tx, &self.name, config, ChaCha8Rng::seed_from_u64(seed)).unwrap();
         tx.commit().unwrap();
         self.mind = Some(mind);
     }
@@ -112,7 +116,11 @@ impl SimAgent {
 }
 
 pub(super) fn kind(command: &skytale_agent::Command) -> String {
-    format!("{command:?}").split([' ', '{']).next().unwrap_or_default().to_owned()
+    format!("{command:?}")
+        .split([' ', '{'])
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 impl World {
@@ -147,7 +155,10 @@ impl World {
         let mut inputs: Vec<Input> = agent.waiting.drain(..).collect();
         inputs.push(Input::Tick);
         let now = Time(self.now.0.saturating_add_signed(agent.skew_ms));
-        let tx = agent.vault.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+        let tx = agent
+            .vault
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .unwrap();
         let out = mind.handle(inputs, now, &tx).unwrap();
         if crash && before_commit {
             drop(tx);
@@ -166,7 +177,10 @@ impl World {
             self.counters.count(format!("event: {}", event_kind(event)));
             if matches!(
                 event,
-                Event::ForkSuspected { .. } | Event::LogRollback { .. } | Event::ChannelStuck { .. } | Event::Unreadable { .. }
+                Event::ForkSuspected { .. }
+                    | Event::LogRollback { .. }
+                    | Event::ChannelStuck { .. }
+                    | Event::Unreadable { .. }
             ) {
                 self.say_aloud(|| format!("{} sees {event:?}", self.agents[index].name));
             }
@@ -190,9 +204,7 @@ impl World {
         if wake.is_some() && wake != agent.wake {
             agent.wake = wake;
             let ms = wake.unwrap_or_default().since(agent.clock(self.now));
-            if !agent.stepping {
-                self.after(ms.max(1), Happening::Step(index));
-            }
+            self.after(ms.max(1), Happening::Step(index));
         }
         if self.agents[index].conn.is_none() {
             self.after(5, Happening::Connect(index));
@@ -254,7 +266,14 @@ impl World {
         self.agents[index].conn = Some(conn);
         let token = (!self.agents[index].guest).then(|| "account".to_owned());
         let relay = self.relay.key;
-        self.think(index, Input::LinkUp { relay, transport, token });
+        self.think(
+            index,
+            Input::LinkUp {
+                relay,
+                transport,
+                token,
+            },
+        );
     }
 
     fn answered(&mut self, index: usize, id: CommandId, answer: Answer) {
@@ -276,7 +295,11 @@ impl World {
 }
 
 fn event_kind(event: &Event) -> String {
-    format!("{event:?}").split([' ', '{']).next().unwrap_or_default().to_owned()
+    format!("{event:?}")
+        .split([' ', '{'])
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 const NAMES: [&str; 6] = ["alice", "bob", "carol", "dave", "erin", "frank"];

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skytale_agent::{audit, inbox, view};
-use skytale_relay::archive::{ArchiveReader as _, Archive as _};
+use skytale_relay::archive::{Archive as _, ArchiveReader as _};
 use skytale_wire::{
     Blob,
     envelope::{Envelope, Kind, RosterChange},
@@ -39,12 +39,22 @@ pub(super) fn judge(world: &mut World, broken: &mut Vec<String>) {
     for (number, agent) in world.agents.iter().enumerate() {
         let outbox = view::outbox_len(&agent.vault, None).unwrap();
         if outbox > 0 {
-            broken.push(format!("{} ({number}) still has {outbox} messages in the outbox", agent.name));
+            broken.push(format!(
+                "{} ({number}) still has {outbox} messages in the outbox",
+                agent.name
+            ));
         }
     }
-    for forbidden in ["event: ForkSuspected", "event: LogRollback", "event: ChannelStuck", "event: Unreadable"] {
+    for forbidden in [
+        "event: ForkSuspected",
+        "event: LogRollback",
+        "event: ChannelStuck",
+        "event: Unreadable",
+    ] {
         if let Some(count) = world.counters.0.get(forbidden) {
-            broken.push(format!("{forbidden} occurred {count} times among honest parties"));
+            broken.push(format!(
+                "{forbidden} occurred {count} times among honest parties"
+            ));
         }
     }
 }
@@ -75,7 +85,9 @@ impl Log {
         }
         let mut stays: BTreeMap<AgentId, Vec<(Seq, Option<Seq>)>> = BTreeMap::new();
         let creator = world.agents.iter().find(|agent| {
-            records.first().is_some_and(|(_, _, first)| first.agent == agent.id)
+            records
+                .first()
+                .is_some_and(|(_, _, first)| first.agent == agent.id)
         });
         if let Some(creator) = creator {
             stays.entry(creator.id).or_default().push((Seq(0), None));
@@ -101,7 +113,11 @@ impl Log {
                 end(&record.agent, &mut stays);
             }
         }
-        Self { channel, records, stays }
+        Self {
+            channel,
+            records,
+            stays,
+        }
     }
 
     fn members(&self) -> BTreeSet<AgentId> {
@@ -113,7 +129,10 @@ impl Log {
     }
 
     fn epoch(&self) -> u64 {
-        self.records.iter().filter(|(_, _, record)| matches!(record.kind, Kind::Commit | Kind::Join)).count() as u64
+        self.records
+            .iter()
+            .filter(|(_, _, record)| matches!(record.kind, Kind::Commit | Kind::Join))
+            .count() as u64
     }
 }
 
@@ -122,7 +141,10 @@ fn each_epoch_has_one_commit(log: &Log, broken: &mut Vec<String>) {
     let mut epoch = 0;
     for (seq, _, record) in &log.records {
         if record.kind != Kind::Leave && record.epoch.0 != epoch {
-            broken.push(format!("record {seq} is of epoch {}, not {epoch}", record.epoch));
+            broken.push(format!(
+                "record {seq} is of epoch {}, not {epoch}",
+                record.epoch
+            ));
         }
         if matches!(record.kind, Kind::Commit | Kind::Join) {
             epoch += 1;
@@ -132,7 +154,10 @@ fn each_epoch_has_one_commit(log: &Log, broken: &mut Vec<String>) {
 
 fn no_plaintext(log: &Log, broken: &mut Vec<String>) {
     for (seq, bytes, _) in &log.records {
-        if bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()) {
+        if bytes
+            .windows(CANARY.len())
+            .any(|window| window == CANARY.as_bytes())
+        {
             broken.push(format!("record {seq} holds plaintext"));
         }
     }
@@ -141,10 +166,16 @@ fn no_plaintext(log: &Log, broken: &mut Vec<String>) {
 /// I4, I5: everybody who is in is at the head, in the same epoch, with the same words.
 fn members_agree(world: &World, log: &Log, broken: &mut Vec<String>) {
     let mut words = BTreeSet::new();
-    for agent in world.agents.iter().filter(|agent| log.members().contains(&agent.id)) {
+    for agent in world
+        .agents
+        .iter()
+        .filter(|agent| log.members().contains(&agent.id))
+    {
         let views = view::channels(&agent.vault).unwrap();
         let view = views.iter().find(|view| view.id == log.channel);
-        if agent.guest && view.is_none_or(|view| matches!(view.state, view::ChannelState::Closed(_))) {
+        if agent.guest
+            && view.is_none_or(|view| matches!(view.state, view::ChannelState::Closed(_)))
+        {
             // A guest without a channel at this relay has no reason to connect and look.
             continue;
         }
@@ -152,12 +183,18 @@ fn members_agree(world: &World, log: &Log, broken: &mut Vec<String>) {
             broken.push(format!("{} does not know that it is a member", agent.name));
             continue;
         };
-        if matches!(view.state, view::ChannelState::Offered(_) | view::ChannelState::Closed(view::Closed::Declined)) {
+        if matches!(
+            view.state,
+            view::ChannelState::Offered(_) | view::ChannelState::Closed(view::Closed::Declined)
+        ) {
             continue;
         }
         if view.state != view::ChannelState::Active {
             // A declined or refused Welcome leaves a member that never comes.
-            if !matches!(view.state, view::ChannelState::Closed(view::Closed::Refused)) {
+            if !matches!(
+                view.state,
+                view::ChannelState::Closed(view::Closed::Refused)
+            ) {
                 broken.push(format!("{} is a member but {:?}", agent.name, view.state));
             }
             continue;
@@ -189,11 +226,17 @@ fn messages_arrive_once_and_in_order(world: &World, log: &Log, broken: &mut Vec<
         }
         let ids: BTreeSet<_> = got.iter().map(|message| message.id).collect();
         if ids.len() != got.len() {
-            broken.push(format!("{} has a message twice under two places", agent.name));
+            broken.push(format!(
+                "{} has a message twice under two places",
+                agent.name
+            ));
         }
         let Some(stays) = log.stays.get(&agent.id) else {
             if !got.is_empty() {
-                broken.push(format!("{} read a channel that it was never in", agent.name));
+                broken.push(format!(
+                    "{} read a channel that it was never in",
+                    agent.name
+                ));
             }
             continue;
         };
@@ -202,15 +245,23 @@ fn messages_arrive_once_and_in_order(world: &World, log: &Log, broken: &mut Vec<
             .iter()
             .any(|view| view.id == log.channel && view.state == view::ChannelState::Active);
         let within = |seq: u64| {
-            stays.iter().any(|(from, to)| seq > from.0 && to.is_none_or(|to| seq < to.0))
+            stays
+                .iter()
+                .any(|(from, to)| seq > from.0 && to.is_none_or(|to| seq < to.0))
         };
         for message in &got {
             if !within(message.seq.0) {
-                broken.push(format!("{} read {} while it was not a member", agent.name, message.seq));
+                broken.push(format!(
+                    "{} read {} while it was not a member",
+                    agent.name, message.seq
+                ));
             }
             let (_, _, record) = &log.records[usize::try_from(message.seq.0 - 1).unwrap()];
             if record.agent != message.sender || record.id != message.id {
-                broken.push(format!("{} takes {} for somebody else's", agent.name, message.seq));
+                broken.push(format!(
+                    "{} takes {} for somebody else's",
+                    agent.name, message.seq
+                ));
             }
         }
         let Some((from, None)) = stays.last().copied().filter(|_| active) else {
@@ -219,7 +270,9 @@ fn messages_arrive_once_and_in_order(world: &World, log: &Log, broken: &mut Vec<
         let expected: Vec<u64> = log
             .records
             .iter()
-            .filter(|(seq, _, record)| record.kind == Kind::Application && record.agent != agent.id && *seq > from)
+            .filter(|(seq, _, record)| {
+                record.kind == Kind::Application && record.agent != agent.id && *seq > from
+            })
             .map(|(seq, _, _)| seq.0)
             .collect();
         let last: Vec<u64> = seqs.into_iter().filter(|seq| *seq > from.0).collect();
@@ -232,7 +285,9 @@ fn messages_arrive_once_and_in_order(world: &World, log: &Log, broken: &mut Vec<
 /// I6: whoever was removed opens nothing sequenced later, with everything that it still has.
 fn the_removed_read_nothing_later(world: &World, log: &Log, broken: &mut Vec<String>) {
     for (agent, stays) in &log.stays {
-        let Some((_, Some(removed))) = stays.last() else { continue };
+        let Some((_, Some(removed))) = stays.last() else {
+            continue;
+        };
         let Some(agent) = world.agents.iter().find(|known| known.id == *agent) else {
             broken.push(format!("{} was removed", world.id_of(agent)));
             continue;
@@ -246,7 +301,10 @@ fn the_removed_read_nothing_later(world: &World, log: &Log, broken: &mut Vec<Str
         let tried = audit::try_open(&agent.vault, log.channel, &later).unwrap();
         let opened = tried.iter().filter(|tried| tried.opened).count();
         if opened > 0 {
-            broken.push(format!("{} opened {opened} records after its removal", agent.name));
+            broken.push(format!(
+                "{} opened {opened} records after its removal",
+                agent.name
+            ));
         }
     }
 }

@@ -11,7 +11,7 @@ use skytale_relay::{
     limits::{Limits, Rate},
 };
 use skytale_wire::{
-    frame::{Credential, Hello, ToAgent, ToRelay, decode, FRAME_BYTES_MAX},
+    frame::{Credential, FRAME_BYTES_MAX, Hello, ToAgent, ToRelay, decode},
     id::{AgentId, Digest, RelayKey, Time, TransportKey},
     refusal::Refusal,
     statement,
@@ -42,7 +42,9 @@ impl SimRelay {
         let archive = SqliteArchive::in_memory().unwrap();
         Self {
             key: RelayKey(key),
-            hub: Some(Hub::new(config(RelayKey(key)), archive.reader().channels().unwrap()).unwrap()),
+            hub: Some(
+                Hub::new(config(RelayKey(key)), archive.reader().channels().unwrap()).unwrap(),
+            ),
             archive,
             unflushed: VecDeque::new(),
             flushing: false,
@@ -77,7 +79,9 @@ impl World {
         match frame {
             ToRelay::Hello(hello) => self.admit(conn, &hello),
             ToRelay::Renew(renew) => {
-                let Some(agent) = self.relay.greeted.get(&conn).copied() else { return };
+                let Some(agent) = self.relay.greeted.get(&conn).copied() else {
+                    return;
+                };
                 let right = self.right(conn, &agent, &renew.credential, &renew.proof);
                 let input = Input::Renewed {
                     conn,
@@ -87,15 +91,27 @@ impl World {
                 self.relay_thinks(input);
             }
             frame => {
-                let Some(agent) = self.relay.greeted.get(&conn) else { return };
+                let Some(agent) = self.relay.greeted.get(&conn) else {
+                    return;
+                };
                 let key = match &frame {
                     ToRelay::Publish(publish) => Some((publish.channel, publish.id)),
                     ToRelay::Commit(commit) => Some((commit.channel, commit.id)),
                     ToRelay::Leave(leave) => Some((leave.channel, leave.id)),
                     _ => None,
                 };
-                let earlier = key.and_then(|(channel, id)| self.relay.archive.reader().find(&channel, agent, &id).unwrap());
-                self.relay_thinks(Input::Frame { conn, frame, earlier });
+                let earlier = key.and_then(|(channel, id)| {
+                    self.relay
+                        .archive
+                        .reader()
+                        .find(&channel, agent, &id)
+                        .unwrap()
+                });
+                self.relay_thinks(Input::Frame {
+                    conn,
+                    frame,
+                    earlier,
+                });
             }
         }
     }
@@ -116,8 +132,18 @@ impl World {
 
     /// What the QUIC edge checks before the hub sees a connection. Tokens are words here; the
     /// identity proof is real.
-    fn right(&mut self, conn: Conn, agent: &AgentId, credential: &Credential, proof: &skytale_wire::id::Signed) -> Option<Right> {
-        let said = statement::identity(&self.relay.key, &self.relay.conns[&conn], &credential.hash());
+    fn right(
+        &mut self,
+        conn: Conn,
+        agent: &AgentId,
+        credential: &Credential,
+        proof: &skytale_wire::id::Signed,
+    ) -> Option<Right> {
+        let said = statement::identity(
+            &self.relay.key,
+            &self.relay.conns[&conn],
+            &credential.hash(),
+        );
         if !agent.signed(&said, proof) {
             return None;
         }
@@ -133,7 +159,9 @@ impl World {
 
     /// One input for the hub, and what it wants done.
     pub(super) fn relay_thinks(&mut self, input: Input) {
-        let Some(hub) = &mut self.relay.hub else { return };
+        let Some(hub) = &mut self.relay.hub else {
+            return;
+        };
         let mut out = Vec::new();
         hub.handle(input, self.now, &mut out);
         self.relay_does(out);
@@ -144,17 +172,28 @@ impl World {
             match output {
                 Output::Send { conn, lane, frame } => {
                     if let ToAgent::Nack(nack) = &frame {
-                        self.counters.count(format!("refusal: {}", nack.refusal.code()));
-                        self.say_aloud(|| format!("relay refuses {:?} {}", nack.id, nack.refusal.code()));
+                        self.counters
+                            .count(format!("refusal: {}", nack.refusal.code()));
+                        self.say_aloud(|| {
+                            format!("relay refuses {:?} {}", nack.id, nack.refusal.code())
+                        });
                     }
                     if let ToAgent::KeyPackage(package) = &frame {
-                        *self.relay.handed_out.entry(Digest::of(&[&package.package])).or_default() += 1;
+                        *self
+                            .relay
+                            .handed_out
+                            .entry(Digest::of(&[&package.package]))
+                            .or_default() += 1;
                     }
                     self.send_to_agent(conn, lane, frame);
                 }
                 Output::Deliver { conns, frame } => {
                     for conn in conns {
-                        self.send_to_agent(conn, skytale_relay::hub::Lane::Live, ToAgent::Deliver(frame.clone()));
+                        self.send_to_agent(
+                            conn,
+                            skytale_relay::hub::Lane::Live,
+                            ToAgent::Deliver(frame.clone()),
+                        );
                     }
                 }
                 Output::Store { ticket, write } => {
@@ -170,12 +209,22 @@ impl World {
                     let pause = self.rng.random_range(0..=3);
                     self.after(pause, Happening::Answered(conn, answer));
                 }
-                Output::Close { conn, refusal, resume } => {
+                Output::Close {
+                    conn,
+                    refusal,
+                    resume,
+                } => {
                     self.counters.count(format!("closed: {}", refusal.code()));
                     let closing = skytale_wire::frame::Closing { refusal, resume };
                     if let Some(index) = self.agent_of(conn) {
                         let relay = self.relay.key;
-                        self.think(index, skytale_agent::Input::Frame { relay, frame: ToAgent::Closing(closing) });
+                        self.think(
+                            index,
+                            skytale_agent::Input::Frame {
+                                relay,
+                                frame: ToAgent::Closing(closing),
+                            },
+                        );
                     }
                     self.cut(conn);
                 }
@@ -197,10 +246,17 @@ impl World {
                 key_packages: reader.key_packages(&agent).unwrap(),
                 welcomes: reader.welcomes_waiting(&agent, 100).unwrap(),
             },
-            Query::Records { channel, after, count_max, bytes_max } => Answer::Records {
+            Query::Records {
                 channel,
                 after,
-                records: reader.records(&channel, after, count_max, bytes_max).unwrap(),
+                count_max,
+                bytes_max,
+            } => Answer::Records {
+                channel,
+                after,
+                records: reader
+                    .records(&channel, after, count_max, bytes_max)
+                    .unwrap(),
             },
             Query::HashAt { channel, seq } => Answer::HashAt {
                 channel,

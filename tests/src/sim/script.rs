@@ -91,7 +91,15 @@ impl World {
             86..=89 => {
                 let (admin, may_invite) = (self.rng.random(), true);
                 let agent = self.agents[other].id;
-                self.command(index, Command::Grant { channel, agent, admin, may_invite });
+                self.command(
+                    index,
+                    Command::Grant {
+                        channel,
+                        agent,
+                        admin,
+                        may_invite,
+                    },
+                );
             }
             90..=91 => self.command(index, Command::CloseInvites { channel }),
             92..=94 if index > 0 => self.command(index, Command::Leave { channel }),
@@ -117,9 +125,18 @@ impl World {
     }
 
     fn open(&mut self, index: usize) {
-        let name: ChannelName = format!("acme/ops/plan{}", self.script.channels.len() % 2).parse().unwrap();
+        let name: ChannelName = format!("acme/ops/plan{}", self.script.channels.len() % 2)
+            .parse()
+            .unwrap();
         let relay = self.relay.key;
-        self.command(index, Command::Open { name, relay, addresses: vec!["relay:1".into()] });
+        self.command(
+            index,
+            Command::Open {
+                name,
+                relay,
+                addresses: vec!["relay:1".into()],
+            },
+        );
     }
 
     fn make_line(&mut self, _index: usize, channel: ChannelId) -> Command {
@@ -145,7 +162,11 @@ impl World {
     }
 
     fn say(&mut self, index: usize, channel: ChannelId) {
-        let burst = if self.rng.random_bool(0.08) { 40 } else { self.rng.random_range(1..=4) };
+        let burst = if self.rng.random_bool(0.08) {
+            40
+        } else {
+            self.rng.random_range(1..=4)
+        };
         for _ in 0..burst {
             self.script.said += 1;
             let id = MessageId(self.rng.random());
@@ -170,7 +191,13 @@ impl World {
         if !self.agents[index].is_up() {
             return;
         }
-        self.say_aloud(|| format!("{} wants {id:?} {}", self.agents[index].name, super::agent::kind(&command)));
+        self.say_aloud(|| {
+            format!(
+                "{} wants {id:?} {}",
+                self.agents[index].name,
+                super::agent::kind(&command)
+            )
+        });
         self.agents[index].owed.insert(id, command.clone());
         self.think(index, Input::Command { id, command });
     }

@@ -76,7 +76,9 @@ pub(super) struct Faults {
 
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("World").field("now", &self.now).finish_non_exhaustive()
+        f.debug_struct("World")
+            .field("now", &self.now)
+            .finish_non_exhaustive()
     }
 }
 
@@ -188,7 +190,12 @@ impl World {
     }
 
     fn unsettled(&self) -> String {
-        let agents: Vec<String> = self.agents.iter().filter(|agent| !agent.is_settled()).map(SimAgent::describe).collect();
+        let agents: Vec<String> = self
+            .agents
+            .iter()
+            .filter(|agent| !agent.is_settled())
+            .map(SimAgent::describe)
+            .collect();
         format!("{}; {}", self.script.describe(), agents.join("; "))
     }
 
@@ -204,7 +211,9 @@ impl World {
         match happening {
             Happening::ToRelay(conn, frame) => self.relay_hears(conn, *frame),
             Happening::ToAgent(conn, frame) => self.agent_hears(conn, *frame),
-            Happening::Answered(conn, answer) => self.relay_thinks(Input::Answered { conn, answer }),
+            Happening::Answered(conn, answer) => {
+                self.relay_thinks(Input::Answered { conn, answer })
+            }
             Happening::Flush => self.flush(),
             Happening::RelayWake => self.relay_thinks(Input::Tick),
             Happening::RelayUp => self.relay_up(),
@@ -229,8 +238,14 @@ impl World {
 
     fn note(&mut self, happening: &Happening) {
         let (kind, length) = match happening {
-            Happening::ToRelay(conn, frame) => (format!("{} → {}", conn.0, kind_of(frame)), encode(frame.as_ref()).len()),
-            Happening::ToAgent(conn, frame) => (format!("{} ← {}", conn.0, kind_of(frame)), encode(frame.as_ref()).len()),
+            Happening::ToRelay(conn, frame) => (
+                format!("{} → {}", conn.0, kind_of(frame)),
+                encode(frame.as_ref()).len(),
+            ),
+            Happening::ToAgent(conn, frame) => (
+                format!("{} ← {}", conn.0, kind_of(frame)),
+                encode(frame.as_ref()).len(),
+            ),
             Happening::Answered(conn, _) => (format!("answered {}", conn.0), 0),
             Happening::Flush => ("flush".into(), 0),
             Happening::RelayWake => ("relay wake".into(), 0),
@@ -242,7 +257,12 @@ impl World {
             Happening::Chaos => ("chaos".into(), 0),
         };
         self.say_aloud(|| format!("{kind} {length}"));
-        self.trace = Digest::of(&[&self.trace.0, &self.now.0.to_be_bytes(), kind.as_bytes(), &length.to_be_bytes()]);
+        self.trace = Digest::of(&[
+            &self.trace.0,
+            &self.now.0.to_be_bytes(),
+            kind.as_bytes(),
+            &length.to_be_bytes(),
+        ]);
     }
 
     /// When one seed is replayed, everything is printed.
@@ -268,13 +288,19 @@ impl World {
         } else {
             self.rng.random_range(0..=2)
         };
-        let at = self.now.plus(ms).max(self.lanes.get(&(conn, stream)).copied().unwrap_or_default());
+        let at = self
+            .now
+            .plus(ms)
+            .max(self.lanes.get(&(conn, stream)).copied().unwrap_or_default());
         self.lanes.insert((conn, stream), at);
         at
     }
 
     pub(super) fn send_to_relay(&mut self, conn: Conn, frame: ToRelay) {
-        let doubled = self.faults.on && self.faults.double && is_request(&frame) && self.rng.random_bool(0.03);
+        let doubled = self.faults.on
+            && self.faults.double
+            && is_request(&frame)
+            && self.rng.random_bool(0.03);
         if doubled {
             self.counters.count("fault: doubled");
             let at = self.arrival(conn, 0);
@@ -289,8 +315,10 @@ impl World {
             Lane::Live => 1,
             Lane::CatchUp => 2,
         };
-        let doubled =
-            self.faults.on && self.faults.double && matches!(frame, ToAgent::Deliver(_)) && self.rng.random_bool(0.03);
+        let doubled = self.faults.on
+            && self.faults.double
+            && matches!(frame, ToAgent::Deliver(_))
+            && self.rng.random_bool(0.03);
         if doubled {
             let at = self.arrival(conn, stream);
             self.at(at, Happening::ToAgent(conn, Box::new(frame.clone())));
@@ -315,7 +343,9 @@ impl World {
     }
 
     pub(super) fn agent_of(&self, conn: Conn) -> Option<usize> {
-        self.agents.iter().position(|agent| agent.conn == Some(conn))
+        self.agents
+            .iter()
+            .position(|agent| agent.conn == Some(conn))
     }
 
     // ----- chance -----------------------------------------------------------------------------
@@ -360,7 +390,10 @@ impl World {
 
 /// Which frames an honest agent may say twice.
 fn is_request(frame: &ToRelay) -> bool {
-    matches!(frame, ToRelay::Publish(_) | ToRelay::Commit(_) | ToRelay::Leave(_) | ToRelay::Create(_))
+    matches!(
+        frame,
+        ToRelay::Publish(_) | ToRelay::Commit(_) | ToRelay::Leave(_) | ToRelay::Create(_)
+    )
 }
 
 fn kind_of(frame: &impl std::fmt::Debug) -> String {

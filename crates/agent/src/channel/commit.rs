@@ -63,10 +63,14 @@ impl Channel {
         addresses: Vec<String>,
     ) -> Result<Option<Answer>, Error> {
         if uses == 0 || uses > INVITE_USES_MAX {
-            return Err(Error::Misuse(format!("an invite has 1 to {INVITE_USES_MAX} uses")));
+            return Err(Error::Misuse(format!(
+                "an invite has 1 to {INVITE_USES_MAX} uses"
+            )));
         }
         if ttl_ms == 0 || ttl_ms > INVITE_TTL_MS_MAX {
-            return Err(Error::Misuse("an invite holds for 1 second to 30 days".into()));
+            return Err(Error::Misuse(
+                "an invite holds for 1 second to 30 days".into(),
+            ));
         }
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).map_err(|error| Error::Damaged(error.to_string()))?;
@@ -79,9 +83,16 @@ impl Channel {
         self.wish(step, command, &wish)
     }
 
-    pub(crate) fn wish_add(&mut self, step: &mut Step<'_, '_>, command: CommandId, agents: Vec<AgentId>) -> Result<Option<Answer>, Error> {
+    pub(crate) fn wish_add(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        command: CommandId,
+        agents: Vec<AgentId>,
+    ) -> Result<Option<Answer>, Error> {
         if agents.is_empty() || agents.len() > ADDS_MAX {
-            return Err(Error::Misuse(format!("one call adds 1 to {ADDS_MAX} agents")));
+            return Err(Error::Misuse(format!(
+                "one call adds 1 to {ADDS_MAX} agents"
+            )));
         }
         for agent in &agents {
             store::remember(step.tx, agent)?;
@@ -89,9 +100,16 @@ impl Channel {
         self.wish(step, command, &Wish::Add { agents })
     }
 
-    pub(crate) fn wish_remove(&mut self, step: &mut Step<'_, '_>, command: CommandId, agents: Vec<AgentId>) -> Result<Option<Answer>, Error> {
+    pub(crate) fn wish_remove(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        command: CommandId,
+        agents: Vec<AgentId>,
+    ) -> Result<Option<Answer>, Error> {
         if agents.contains(&step.identity.id()) {
-            return Err(Error::Misuse("an agent cannot remove itself: use leave".into()));
+            return Err(Error::Misuse(
+                "an agent cannot remove itself: use leave".into(),
+            ));
         }
         if agents.is_empty() {
             return Err(Error::Misuse("name at least one agent to remove".into()));
@@ -99,7 +117,11 @@ impl Channel {
         self.wish(step, command, &Wish::Remove { agents })
     }
 
-    pub(crate) fn wish_rotate(&mut self, step: &mut Step<'_, '_>, command: CommandId) -> Result<Option<Answer>, Error> {
+    pub(crate) fn wish_rotate(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        command: CommandId,
+    ) -> Result<Option<Answer>, Error> {
         self.wish(step, command, &Wish::Rotate)
     }
 
@@ -111,20 +133,39 @@ impl Channel {
         admin: bool,
         may_invite: bool,
     ) -> Result<Option<Answer>, Error> {
-        self.wish(step, command, &Wish::Grant { agent, admin, may_invite })
+        self.wish(
+            step,
+            command,
+            &Wish::Grant {
+                agent,
+                admin,
+                may_invite,
+            },
+        )
     }
 
-    pub(crate) fn wish_close_invites(&mut self, step: &mut Step<'_, '_>, command: CommandId) -> Result<Option<Answer>, Error> {
+    pub(crate) fn wish_close_invites(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        command: CommandId,
+    ) -> Result<Option<Answer>, Error> {
         self.wish(step, command, &Wish::CloseInvites)
     }
 
     /// Stores a wish that its author may have; the same command again changes nothing.
-    fn wish(&mut self, step: &mut Step<'_, '_>, command: CommandId, wish: &Wish) -> Result<Option<Answer>, Error> {
+    fn wish(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        command: CommandId,
+        wish: &Wish,
+    ) -> Result<Option<Answer>, Error> {
         self.must_be_open()?;
         let me = step.identity.id();
         let policy = self.group()?.policy()?;
         match wish {
-            Wish::Invite { .. } | Wish::Add { .. } | Wish::CloseInvites if !policy.may_invite(&me) => {
+            Wish::Invite { .. } | Wish::Add { .. } | Wish::CloseInvites
+                if !policy.may_invite(&me) =>
+            {
                 return Err(Refusal::MayNotInvite.into());
             }
             Wish::Remove { .. } | Wish::Grant { .. } if !policy.is_admin(&me) => {
@@ -154,7 +195,11 @@ impl Channel {
     // ----- staging --------------------------------------------------------------------------
 
     /// Stages the next commit, when one is wanted and none is pending.
-    pub(super) fn commit_what_is_wished(&mut self, step: &mut Step<'_, '_>, uplink: &mut Uplink) -> Result<(), Error> {
+    pub(super) fn commit_what_is_wished(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        uplink: &mut Uplink,
+    ) -> Result<(), Error> {
         loop {
             if !matches!(self.record.state, State::Active { pending: None }) {
                 return Ok(());
@@ -164,7 +209,10 @@ impl Channel {
             if wish.is_none() && !tidy {
                 return Ok(());
             }
-            if let Some(wish) = wish.as_ref().filter(|wish| matches!(wish.wish, Wish::Leave)) {
+            if let Some(wish) = wish
+                .as_ref()
+                .filter(|wish| matches!(wish.wish, Wish::Leave))
+            {
                 return self.begin_leaving(step, wish, uplink);
             }
             if wish.is_none() {
@@ -202,7 +250,12 @@ impl Channel {
     }
 
     /// What the commit for a wish changes. `None` while KeyPackages are on their way.
-    fn plan(&mut self, step: &mut Step<'_, '_>, wish: Option<&WishRow>, uplink: &mut Uplink) -> Result<Option<Plan>, Error> {
+    fn plan(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        wish: Option<&WishRow>,
+        uplink: &mut Uplink,
+    ) -> Result<Option<Plan>, Error> {
         let me = step.identity.id();
         let departures = store::departures(step.tx, &self.record.id)?;
         let provider = step.provider;
@@ -225,7 +278,11 @@ impl Channel {
             None | Some(Wish::Rotate | Wish::Leave) => {}
             Some(Wish::Add { agents }) => {
                 let row = wish.map_or(0, |wish| wish.row);
-                let missing: Vec<AgentId> = agents.iter().filter(|agent| !is_member(agent)).copied().collect();
+                let missing: Vec<AgentId> = agents
+                    .iter()
+                    .filter(|agent| !is_member(agent))
+                    .copied()
+                    .collect();
                 let Some(packages) = self.packages(step, row, &missing, uplink) else {
                     return Ok(None);
                 };
@@ -234,13 +291,21 @@ impl Channel {
             Some(Wish::Remove { agents }) => {
                 let strangers = agents.iter().all(|agent| !is_member(agent));
                 if strangers && wish.is_some_and(|wish| wish.tries == 0) {
-                    return Err(Error::NotFound("this agent is not a member: see `skytale members`".into()));
+                    return Err(Error::NotFound(
+                        "this agent is not a member: see `skytale members`".into(),
+                    ));
                 }
                 removed.extend(agents.iter().filter(|agent| is_member(agent)));
             }
-            Some(Wish::Grant { agent, admin, may_invite }) => {
+            Some(Wish::Grant {
+                agent,
+                admin,
+                may_invite,
+            }) => {
                 if !is_member(agent) {
-                    return Err(Error::NotFound("this agent is not a member: see `skytale members`".into()));
+                    return Err(Error::NotFound(
+                        "this agent is not a member: see `skytale members`".into(),
+                    ));
                 }
                 after = after.granting(*agent, *admin, *may_invite);
                 if after.admins.is_empty() {
@@ -248,7 +313,12 @@ impl Channel {
                 }
             }
             Some(Wish::CloseInvites) => after.invites.clear(),
-            Some(Wish::Invite { seed, uses, expires, .. }) => {
+            Some(Wish::Invite {
+                seed,
+                uses,
+                expires,
+                ..
+            }) => {
                 if *expires <= step.now {
                     return Err(Refusal::InviteExpired.into());
                 }
@@ -319,20 +389,34 @@ impl Channel {
             if work.asked.insert(*agent) {
                 let id = fresh_id(step);
                 uplink.ask(id, Asked::KeyPackage(self.record.id, *agent));
-                uplink.send(step, ToRelay::TakeKeyPackage(frame::TakeKeyPackage { id, agent: *agent }));
+                uplink.send(
+                    step,
+                    ToRelay::TakeKeyPackage(frame::TakeKeyPackage { id, agent: *agent }),
+                );
             }
         }
         complete.then(|| {
             agents
                 .iter()
-                .filter_map(|agent| work.packages.get(agent).map(|package| (*agent, package.clone())))
+                .filter_map(|agent| {
+                    work.packages
+                        .get(agent)
+                        .map(|package| (*agent, package.clone()))
+                })
                 .collect()
         })
     }
 
     /// A KeyPackage has come. Whose it is, it says itself: its key must be the agent's id.
-    pub(crate) fn key_package(&mut self, step: &mut Step<'_, '_>, agent: AgentId, bytes: &[u8]) -> Result<(), Error> {
-        let Some(work) = &mut self.work else { return Ok(()) };
+    pub(crate) fn key_package(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        agent: AgentId,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let Some(work) = &mut self.work else {
+            return Ok(());
+        };
         match KeyPackage::check(step.provider, bytes, &agent) {
             Ok(package) => {
                 work.packages.insert(agent, package);
@@ -342,7 +426,12 @@ impl Channel {
         }
     }
 
-    pub(super) fn no_key_package(&mut self, step: &mut Step<'_, '_>, agent: AgentId, refusal: Refusal) -> Result<(), Error> {
+    pub(super) fn no_key_package(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        agent: AgentId,
+        refusal: Refusal,
+    ) -> Result<(), Error> {
         if refusal == Refusal::RateLimited {
             if let Some(work) = &mut self.work {
                 work.asked.remove(&agent);
@@ -354,7 +443,9 @@ impl Channel {
     }
 
     fn fail_work(&mut self, step: &mut Step<'_, '_>, error: Error) -> Result<(), Error> {
-        let Some(work) = self.work.take() else { return Ok(()) };
+        let Some(work) = self.work.take() else {
+            return Ok(());
+        };
         let Some(wish) = store::first_wish(step.tx, &self.record.id)? else {
             return Ok(());
         };
@@ -365,7 +456,13 @@ impl Channel {
     }
 
     /// Stages, stores and sends one commit.
-    fn stage(&mut self, step: &mut Step<'_, '_>, wish: Option<i64>, plan: Plan, uplink: &Uplink) -> Result<(), Error> {
+    fn stage(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        wish: Option<i64>,
+        plan: Plan,
+        uplink: &Uplink,
+    ) -> Result<(), Error> {
         let added_leaves: Vec<Leaf> = plan
             .added_agents
             .iter()
@@ -375,7 +472,11 @@ impl Channel {
                 invite: None,
             })
             .collect();
-        let declared = frame::encode(&plan.before.change(&plan.after, &added_leaves, &plan.removed));
+        let declared = frame::encode(&plan.before.change(
+            &plan.after,
+            &added_leaves,
+            &plan.removed,
+        ));
         let id = fresh_id(step);
         let bound = Bound {
             change: Some(change_hash(&declared)),
@@ -423,7 +524,9 @@ impl Channel {
         };
         let frame = ToRelay::Commit(commit);
         store::save_pending(step.tx, &self.record.id, &frame::encode(&frame))?;
-        self.record.state = State::Active { pending: Some(pending) };
+        self.record.state = State::Active {
+            pending: Some(pending),
+        };
         self.changed = true;
         uplink.send(step, frame);
         Ok(())
@@ -431,7 +534,11 @@ impl Channel {
 
     /// Says a stored commit again: after a reconnection or a crash nobody knows whether the relay
     /// has it.
-    pub(super) fn send_pending(&mut self, step: &mut Step<'_, '_>, uplink: &Uplink) -> Result<(), Error> {
+    pub(super) fn send_pending(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        uplink: &Uplink,
+    ) -> Result<(), Error> {
         if !matches!(self.record.state, State::Active { pending: Some(_) }) {
             return Ok(());
         }
@@ -444,15 +551,28 @@ impl Channel {
     // ----- resolution -----------------------------------------------------------------------
 
     /// The relay has ordered something of ours: a commit, a join or a departure.
-    pub(crate) fn acknowledged(&mut self, step: &mut Step<'_, '_>, id: &MessageId, seq: Seq) -> Result<(), Error> {
+    pub(crate) fn acknowledged(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        id: &MessageId,
+        seq: Seq,
+    ) -> Result<(), Error> {
         match &mut self.record.state {
-            State::Active { pending: Some(pending) } if pending.id == *id => {
+            State::Active {
+                pending: Some(pending),
+            } if pending.id == *id => {
                 pending.seq = Some(seq);
                 self.changed = true;
                 Ok(())
             }
-            State::Joining { sent: Some(sent), .. } if sent.id == *id => self.joined(step, seq),
-            State::Leaving { id: leaving, command, .. } if leaving == id => {
+            State::Joining {
+                sent: Some(sent), ..
+            } if sent.id == *id => self.joined(step, seq),
+            State::Leaving {
+                id: leaving,
+                command,
+                ..
+            } if leaving == id => {
                 let command = *command;
                 self.close(step, super::record::Closed::Left)?;
                 step.out.answers.push((command, Answer::Done));
@@ -469,7 +589,11 @@ impl Channel {
     }
 
     /// The relay has refused our pending commit.
-    pub(super) fn commit_refused(&mut self, step: &mut Step<'_, '_>, nack: &Nack) -> Result<(), Error> {
+    pub(super) fn commit_refused(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        nack: &Nack,
+    ) -> Result<(), Error> {
         match (nack.refusal, nack.refusal.remedy()) {
             // The winner is in the log and resolves it there.
             (Refusal::StaleEpoch, _) => Ok(()),
@@ -501,7 +625,9 @@ impl Channel {
         let State::Active { pending } = &mut self.record.state else {
             return Ok(None);
         };
-        let Some(pending) = pending.take() else { return Ok(None) };
+        let Some(pending) = pending.take() else {
+            return Ok(None);
+        };
         self.changed = true;
         let provider = step.provider;
         self.group()?.discard_own(provider)?;
@@ -528,7 +654,11 @@ impl Channel {
             return Ok(());
         };
         if wish.tries >= TRIES_MAX {
-            return self.finish_wish(step, &wish, Answer::Failed(Error::Denied(Refusal::StaleEpoch).into()));
+            return self.finish_wish(
+                step,
+                &wish,
+                Answer::Failed(Error::Denied(Refusal::StaleEpoch).into()),
+            );
         }
         store::wish_lost_again(step.tx, wish.row)?;
         self.pause(step, RACE_MS << wish.tries.min(5));
@@ -536,13 +666,20 @@ impl Channel {
     }
 
     /// Our own commit stands in the log, right after what we have processed: it takes effect.
-    pub(super) fn merge_own(&mut self, step: &mut Step<'_, '_>, envelope: &Envelope) -> Result<(), Error> {
+    pub(super) fn merge_own(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        envelope: &Envelope,
+    ) -> Result<(), Error> {
         let State::Active { pending } = &mut self.record.state else {
             return Ok(());
         };
         let wish = pending.take().and_then(|pending| pending.wish);
-        let change = frame::decode(envelope.change.as_deref().unwrap_or_default(), frame::FRAME_BYTES_MAX)
-            .map_err(|error| Error::Damaged(error.to_string()))?;
+        let change = frame::decode(
+            envelope.change.as_deref().unwrap_or_default(),
+            frame::FRAME_BYTES_MAX,
+        )
+        .map_err(|error| Error::Damaged(error.to_string()))?;
         let provider = step.provider;
         self.group()?.merge_own(provider)?;
         store::drop_pending(step.tx, &self.record.id)?;
@@ -554,9 +691,12 @@ impl Channel {
         // A commit that had to remove somebody before it could invite leaves the wish standing.
         let unfinished = match &row.wish {
             Wish::Invite { seed, .. } => self.group()?.policy()?.invite(&seed.id()).is_none(),
-            Wish::Add { .. } | Wish::Remove { .. } | Wish::Rotate | Wish::Grant { .. } | Wish::CloseInvites | Wish::Leave => {
-                false
-            }
+            Wish::Add { .. }
+            | Wish::Remove { .. }
+            | Wish::Rotate
+            | Wish::Grant { .. }
+            | Wish::CloseInvites
+            | Wish::Leave => false,
         };
         if Some(row.row) == wish && !unfinished {
             let answer = self.answer_of(&row, step.identity.id());
@@ -567,7 +707,12 @@ impl Channel {
 
     fn answer_of(&self, wish: &WishRow, me: AgentId) -> Answer {
         match &wish.wish {
-            Wish::Invite { seed, expires, addresses, .. } => Answer::Invite(
+            Wish::Invite {
+                seed,
+                expires,
+                addresses,
+                ..
+            } => Answer::Invite(
                 Invite {
                     relay: self.record.relay,
                     addresses: if addresses.is_empty() {
@@ -583,11 +728,21 @@ impl Channel {
                 }
                 .to_string(),
             ),
-            Wish::Add { .. } | Wish::Remove { .. } | Wish::Rotate | Wish::Grant { .. } | Wish::CloseInvites | Wish::Leave => Answer::Done,
+            Wish::Add { .. }
+            | Wish::Remove { .. }
+            | Wish::Rotate
+            | Wish::Grant { .. }
+            | Wish::CloseInvites
+            | Wish::Leave => Answer::Done,
         }
     }
 
-    fn finish_wish(&mut self, step: &mut Step<'_, '_>, wish: &WishRow, answer: Answer) -> Result<(), Error> {
+    fn finish_wish(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        wish: &WishRow,
+        answer: Answer,
+    ) -> Result<(), Error> {
         store::drop_wish(step.tx, wish.row)?;
         self.work = None;
         step.out.answers.push((wish.command, answer));
@@ -598,7 +753,11 @@ impl Channel {
 
     /// Wishes to go. It waits for a commit of ours that is pending: only then is it known which
     /// leaf key the statement must name.
-    pub(crate) fn wish_leave(&mut self, step: &mut Step<'_, '_>, command: CommandId) -> Result<Option<Answer>, Error> {
+    pub(crate) fn wish_leave(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        command: CommandId,
+    ) -> Result<Option<Answer>, Error> {
         if matches!(self.record.state, State::Creating { .. }) {
             return Err(Error::Misuse("the channel is still being created".into()));
         }
@@ -607,7 +766,12 @@ impl Channel {
 
     /// Tells everybody that we go. The relay stops delivering at once; the next commit of a
     /// member removes our leaf.
-    fn begin_leaving(&mut self, step: &mut Step<'_, '_>, wish: &WishRow, uplink: &Uplink) -> Result<(), Error> {
+    fn begin_leaving(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        wish: &WishRow,
+        uplink: &Uplink,
+    ) -> Result<(), Error> {
         let me = step.identity.id();
         let leaves = self.group()?.leaves()?;
         let leaf = leaves

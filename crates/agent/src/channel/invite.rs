@@ -21,7 +21,11 @@ use crate::{
 
 impl Channel {
     /// A joiner could not open what the relay has: seal the present state afresh.
-    pub(crate) fn seal_group_info(&mut self, step: &mut Step<'_, '_>, uplink: &Uplink) -> Result<(), Error> {
+    pub(crate) fn seal_group_info(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        uplink: &Uplink,
+    ) -> Result<(), Error> {
         if !self.is_active() || self.line != Line::Level {
             return Ok(());
         }
@@ -46,7 +50,11 @@ impl Channel {
 }
 
 /// Seals a GroupInfo to each of `invites`.
-pub(super) fn seal(provider: &Provider<'_>, info: &[u8], invites: &[PolicyInvite]) -> Result<Sealed, MlsError> {
+pub(super) fn seal(
+    provider: &Provider<'_>,
+    info: &[u8],
+    invites: &[PolicyInvite],
+) -> Result<Sealed, MlsError> {
     let mut key = Zeroizing::new([0; 16]);
     getrandom::fill(key.as_mut_slice()).map_err(|error| MlsError::Storage(error.to_string()))?;
     let keys = invites
@@ -65,7 +73,11 @@ pub(super) fn seal(provider: &Provider<'_>, info: &[u8], invites: &[PolicyInvite
 }
 
 /// Opens a GroupInfo with the invite's seed.
-pub(super) fn open(provider: &Provider<'_>, seed: &InviteSeed, info: &frame::GroupInfo) -> Result<Vec<u8>, MlsError> {
+pub(super) fn open(
+    provider: &Provider<'_>,
+    seed: &InviteSeed,
+    info: &frame::GroupInfo,
+) -> Result<Vec<u8>, MlsError> {
     let (private, _) = hpke_pair(provider, &seed.derive(HPKE))?;
     let key = hpke_open(provider, &private, PURPOSE, &info.key)?;
     aead_open(provider, &key, &info.ciphertext)

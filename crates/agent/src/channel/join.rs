@@ -13,8 +13,7 @@ use skytale_wire::{
 };
 
 use super::{
-    Channel, Line, PAUSE_MS,
-    invite,
+    Channel, Line, PAUSE_MS, invite,
     receive::change_hash,
     record::{Closed, Pending, Record, State},
 };
@@ -37,10 +36,12 @@ impl Channel {
         command: CommandId,
         line: &str,
     ) -> Result<(Option<Self>, Option<Answer>), Error> {
-        let invite: Invite = line.parse().map_err(|error: skytale_wire::invite::BadInvite| match error {
-            skytale_wire::invite::BadInvite::Altered => Error::Denied(Refusal::InviteAltered),
-            other => Error::Misuse(other.to_string()),
-        })?;
+        let invite: Invite = line
+            .parse()
+            .map_err(|error: skytale_wire::invite::BadInvite| match error {
+                skytale_wire::invite::BadInvite::Altered => Error::Denied(Refusal::InviteAltered),
+                other => Error::Misuse(other.to_string()),
+            })?;
         if let Some(channel) = channels.get_mut(&invite.channel) {
             match &channel.record.state {
                 State::Active { .. } | State::Stuck { .. } => {
@@ -51,7 +52,9 @@ impl Channel {
                     return Ok((None, None));
                 }
                 State::Leaving { .. } => {
-                    return Err(Error::Misuse("this agent is just leaving the channel: try again".into()));
+                    return Err(Error::Misuse(
+                        "this agent is just leaving the channel: try again".into(),
+                    ));
                 }
                 State::Offered { .. } | State::Closed { .. } => {}
             }
@@ -67,14 +70,24 @@ impl Channel {
         store::remember(step.tx, &invite.inviter)?;
         store::forget_channel_rows(step.tx, &invite.channel)?;
         let earlier = channels.get(&invite.channel).map(|channel| &channel.record);
-        let mut record =
-            Record::new(invite.channel, String::new(), invite.relay, invite.addresses, state).after(earlier);
+        let mut record = Record::new(
+            invite.channel,
+            String::new(),
+            invite.relay,
+            invite.addresses,
+            state,
+        )
+        .after(earlier);
         record.generation = invite.generation;
         Ok((Some(Self::over(record)), None))
     }
 
     /// What a join needs next from the relay: the answer to its commit, or the group's state.
-    pub(super) fn pursue_join(&mut self, step: &mut Step<'_, '_>, uplink: &mut Uplink) -> Result<(), Error> {
+    pub(super) fn pursue_join(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        uplink: &mut Uplink,
+    ) -> Result<(), Error> {
         let State::Joining { sent, .. } = &self.record.state else {
             return Ok(());
         };
@@ -85,7 +98,9 @@ impl Channel {
             uplink.send(step, frame);
             return Ok(());
         }
-        let Some(seed) = self.unused_invite() else { return Ok(()) };
+        let Some(seed) = self.unused_invite() else {
+            return Ok(());
+        };
         let id = fresh_id(step);
         uplink.ask(id, Asked::GroupInfo(self.record.id));
         let take = frame::TakeGroupInfo {
@@ -104,13 +119,17 @@ impl Channel {
         info: &frame::GroupInfo,
         uplink: &mut Uplink,
     ) -> Result<(), Error> {
-        let State::Joining { line, sent: None, .. } = &self.record.state else {
+        let State::Joining {
+            line, sent: None, ..
+        } = &self.record.state
+        else {
             return Ok(());
         };
         let Ok(invite) = line.parse::<Invite>() else {
             return self.join_failed(step, Error::Denied(Refusal::InviteAltered));
         };
-        let opened = invite::open(step.provider, &invite.seed, info).and_then(|bytes| OpenedGroupInfo::read(&bytes));
+        let opened = invite::open(step.provider, &invite.seed, info)
+            .and_then(|bytes| OpenedGroupInfo::read(&bytes));
         let Ok(opened) = opened else {
             // Whoever sealed it made a mistake, or the relay altered it: somebody may seal afresh.
             self.want_group_info(step, &invite, uplink);
@@ -138,7 +157,12 @@ impl Channel {
     }
 
     /// Builds the external commit, stores it, and gives the frame to send.
-    fn commit_join(&mut self, step: &mut Step<'_, '_>, invite: &Invite, info: OpenedGroupInfo) -> Result<ToRelay, Error> {
+    fn commit_join(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        invite: &Invite,
+        info: OpenedGroupInfo,
+    ) -> Result<ToRelay, Error> {
         let me = step.identity.id();
         let policy = info.policy()?;
         let group_id = self.record.group_id();
@@ -223,7 +247,8 @@ impl Channel {
         let group = self.group()?;
         let (policy, leaves) = (group.policy()?, group.leaves()?);
         for leaf in &leaves {
-            let (admin, may_invite) = (policy.is_admin(&leaf.agent), policy.may_invite(&leaf.agent));
+            let (admin, may_invite) =
+                (policy.is_admin(&leaf.agent), policy.may_invite(&leaf.agent));
             store::set_member(step.tx, &self.record.id, &leaf.agent, admin, may_invite)?;
         }
         self.record.name = policy.name.to_string();
@@ -237,7 +262,12 @@ impl Channel {
     }
 
     /// The relay has refused something on our way in.
-    pub(super) fn join_refused(&mut self, step: &mut Step<'_, '_>, nack: &Nack, uplink: &mut Uplink) -> Result<(), Error> {
+    pub(super) fn join_refused(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        nack: &Nack,
+        uplink: &mut Uplink,
+    ) -> Result<(), Error> {
         let State::Joining { line, sent, .. } = &mut self.record.state else {
             return Ok(());
         };
@@ -265,15 +295,23 @@ impl Channel {
                 self.pause(step, PAUSE_MS);
                 Ok(())
             }
-            Remedy::GetPermission | Remedy::FixRequest => self.join_failed(step, Error::Denied(nack.refusal)),
+            Remedy::GetPermission | Remedy::FixRequest => {
+                self.join_failed(step, Error::Denied(nack.refusal))
+            }
         }
     }
 
     /// The relay did not let us in as a guest.
-    pub(crate) fn guest_refused(&mut self, step: &mut Step<'_, '_>, refusal: Refusal) -> Result<(), Error> {
+    pub(crate) fn guest_refused(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        refusal: Refusal,
+    ) -> Result<(), Error> {
         match refusal.remedy() {
             Remedy::Retry | Remedy::CatchUp => Ok(()),
-            Remedy::GetPermission | Remedy::FixRequest => self.join_failed(step, Error::Denied(refusal)),
+            Remedy::GetPermission | Remedy::FixRequest => {
+                self.join_failed(step, Error::Denied(refusal))
+            }
         }
     }
 
@@ -288,7 +326,9 @@ impl Channel {
         self.close(step, Closed::Refused)?;
         let failure = crate::Failure::from(error);
         for command in waiting {
-            step.out.answers.push((command, Answer::Failed(failure.clone())));
+            step.out
+                .answers
+                .push((command, Answer::Failed(failure.clone())));
         }
         Ok(())
     }
@@ -296,9 +336,21 @@ impl Channel {
 
 /// Refuses a group that the invite line does not lead to: somebody who knows less than the line
 /// could have made it.
-fn check_line(invite: &Invite, policy: &Policy, group_id: &[u8], expected: &[u8]) -> Result<(), Error> {
-    let wrong = |what: &str| Err(Error::PeerMisbehaved(format!("the invite leads to another group: {what}")));
-    if group_id != expected || policy.channel != invite.channel || policy.generation != invite.generation {
+fn check_line(
+    invite: &Invite,
+    policy: &Policy,
+    group_id: &[u8],
+    expected: &[u8],
+) -> Result<(), Error> {
+    let wrong = |what: &str| {
+        Err(Error::PeerMisbehaved(format!(
+            "the invite leads to another group: {what}"
+        )))
+    };
+    if group_id != expected
+        || policy.channel != invite.channel
+        || policy.generation != invite.generation
+    {
         return wrong("its id differs");
     }
     let Some(listed) = policy.invite(&invite.seed.id()) else {
@@ -314,7 +366,9 @@ fn check_line(invite: &Invite, policy: &Policy, group_id: &[u8], expected: &[u8]
 fn check_members(group: &Group, invite: &Invite) -> Result<(), Error> {
     let leaves = group.leaves()?;
     if leaves.iter().all(|leaf| leaf.agent != invite.inviter) {
-        return Err(Error::PeerMisbehaved("the inviter is not in the group".into()));
+        return Err(Error::PeerMisbehaved(
+            "the inviter is not in the group".into(),
+        ));
     }
     Ok(())
 }

@@ -24,13 +24,20 @@ use crate::{
 
 impl Channel {
     /// A record has come. It waits for its turn, takes effect, or is a repeat.
-    pub(crate) fn receive(&mut self, step: &mut Step<'_, '_>, seq: Seq, record: Blob) -> Result<(), Error> {
+    pub(crate) fn receive(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        seq: Seq,
+        record: Blob,
+    ) -> Result<(), Error> {
         if !self.is_active() || seq <= self.record.cursor {
             return Ok(());
         }
         match self.line {
             Line::Down | Line::Distrusted => return Ok(()),
-            Line::CatchingUp(_) | Line::Level if seq == self.record.cursor.next() => self.apply(step, seq, &record)?,
+            Line::CatchingUp(_) | Line::Level if seq == self.record.cursor.next() => {
+                self.apply(step, seq, &record)?
+            }
             // The two streams of a connection overtake each other, but not by much: what is new
             // may even come before the answer to our subscription.
             Line::Subscribing(_) | Line::CatchingUp(_) | Line::Level => {
@@ -50,7 +57,9 @@ impl Channel {
     pub(super) fn apply_early(&mut self, step: &mut Step<'_, '_>) -> Result<(), Error> {
         while self.is_active() {
             let next = self.record.cursor.next();
-            let Some(record) = self.early.remove(&next) else { break };
+            let Some(record) = self.early.remove(&next) else {
+                break;
+            };
             self.apply(step, next, &record)?;
         }
         if let Line::CatchingUp(head) = self.line
@@ -81,7 +90,9 @@ impl Channel {
             return Ok(());
         }
         match envelope.kind {
-            Kind::Application if envelope.agent == step.identity.id() => self.apply_echo(step, seq, &envelope),
+            Kind::Application if envelope.agent == step.identity.id() => {
+                self.apply_echo(step, seq, &envelope)
+            }
             Kind::Application => self.apply_message(step, seq, &envelope),
             Kind::Commit | Kind::Join => self.apply_commit(step, seq, &envelope),
             Kind::Leave => self.apply_leave(step, seq, &envelope),
@@ -89,7 +100,12 @@ impl Channel {
     }
 
     /// Our own message: it is stored, whether or not the relay's answer reached us.
-    fn apply_echo(&mut self, step: &mut Step<'_, '_>, seq: Seq, envelope: &Envelope) -> Result<(), Error> {
+    fn apply_echo(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        seq: Seq,
+        envelope: &Envelope,
+    ) -> Result<(), Error> {
         match store::take_sent(step.tx, &self.record.id, &envelope.content_hash())? {
             Some((id, ordinal)) => {
                 self.record.logged = self.record.logged.max(ordinal);
@@ -102,7 +118,12 @@ impl Channel {
         }
     }
 
-    fn apply_message(&mut self, step: &mut Step<'_, '_>, seq: Seq, envelope: &Envelope) -> Result<(), Error> {
+    fn apply_message(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        seq: Seq,
+        envelope: &Envelope,
+    ) -> Result<(), Error> {
         let content = match self.open_message(step, envelope) {
             Ok(content) => content,
             Err(MlsError::Storage(text)) => return Err(Error::Damaged(text)),
@@ -141,18 +162,31 @@ impl Channel {
     }
 
     /// Decrypts, and compares what MLS has authenticated with what the relay wrote beside it.
-    fn open_message(&mut self, step: &mut Step<'_, '_>, envelope: &Envelope) -> Result<Content, MlsError> {
+    fn open_message(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        envelope: &Envelope,
+    ) -> Result<Content, MlsError> {
         let id = self.record.id;
         let provider = step.provider;
         let group = self
             .group
             .as_mut()
             .ok_or_else(|| MlsError::Storage("a channel's group is missing".into()))?;
-        let Opened::Application { sender, bound, plaintext } = group.open(provider, &envelope.body)? else {
-            return Err(MlsError::Refused("a commit in the place of a message".into()));
+        let Opened::Application {
+            sender,
+            bound,
+            plaintext,
+        } = group.open(provider, &envelope.body)?
+        else {
+            return Err(MlsError::Refused(
+                "a commit in the place of a message".into(),
+            ));
         };
         if sender != envelope.agent || bound != Bound::new(id, envelope.id, Kind::Application) {
-            return Err(MlsError::Refused("the clear header is not the authenticated one".into()));
+            return Err(MlsError::Refused(
+                "the clear header is not the authenticated one".into(),
+            ));
         }
         Content::open(&plaintext)
     }
@@ -197,7 +231,12 @@ impl Channel {
     }
 
     /// Keeps the sender's counters. `false` for a message that we have had.
-    fn count(&mut self, step: &mut Step<'_, '_>, agent: &AgentId, content: &Content) -> Result<bool, Error> {
+    fn count(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        agent: &AgentId,
+        content: &Content,
+    ) -> Result<bool, Error> {
         let id = self.record.id;
         let known = store::sender(step.tx, &id, agent)?;
         let mut sender = known.clone().unwrap_or_default();
@@ -225,7 +264,9 @@ impl Channel {
             sender.missing.drain(..surplus);
             sender.last_n = content.n;
         }
-        let renamed = known.as_ref().is_some_and(|known| known.label != content.label);
+        let renamed = known
+            .as_ref()
+            .is_some_and(|known| known.label != content.label);
         if renamed
             || (known.is_none() && store::label_is_shared(step.tx, &id, agent, &content.label)?)
         {
@@ -241,8 +282,15 @@ impl Channel {
         Ok(true)
     }
 
-    fn apply_commit(&mut self, step: &mut Step<'_, '_>, seq: Seq, envelope: &Envelope) -> Result<(), Error> {
-        if let State::Active { pending: Some(pending) } = &self.record.state
+    fn apply_commit(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        seq: Seq,
+        envelope: &Envelope,
+    ) -> Result<(), Error> {
+        if let State::Active {
+            pending: Some(pending),
+        } = &self.record.state
             && envelope.agent == step.identity.id()
             && pending.content == envelope.content_hash()
         {
@@ -251,12 +299,18 @@ impl Channel {
         match self.judge(step, envelope) {
             Ok((commit, change)) => self.merge_foreign(step, envelope, commit, &change),
             Err(MlsError::Storage(text)) => Err(Error::Damaged(text)),
-            Err(MlsError::Refused(_) | MlsError::NoKeyPackage) => self.get_stuck(step, seq, envelope.agent),
+            Err(MlsError::Refused(_) | MlsError::NoKeyPackage) => {
+                self.get_stuck(step, seq, envelope.agent)
+            }
         }
     }
 
     /// Verifies somebody else's commit and judges it as every member does.
-    fn judge(&mut self, step: &mut Step<'_, '_>, envelope: &Envelope) -> Result<(ForeignCommit, RosterChange), MlsError> {
+    fn judge(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        envelope: &Envelope,
+    ) -> Result<(ForeignCommit, RosterChange), MlsError> {
         let id = self.record.id;
         let provider = step.provider;
         let group = self
@@ -265,7 +319,9 @@ impl Channel {
             .ok_or_else(|| MlsError::Storage("a channel's group is missing".into()))?;
         let (before, leaves, context) = (group.policy()?, group.leaves()?, group.context_hash()?);
         let Opened::Commit(commit) = group.open(provider, &envelope.body)? else {
-            return Err(MlsError::Refused("a message in the place of a commit".into()));
+            return Err(MlsError::Refused(
+                "a message in the place of a commit".into(),
+            ));
         };
         let deed = &commit.deed;
         let (by, kind) = match deed.by {
@@ -273,15 +329,21 @@ impl Channel {
             Committer::Joiner(agent) => (agent, Kind::Join),
         };
         let header = (deed.bound.channel, deed.bound.id, deed.bound.kind);
-        if by != envelope.agent || kind != envelope.kind || header != (id, envelope.id, kind as u8) {
-            return Err(MlsError::Refused("the clear header is not the authenticated one".into()));
+        if by != envelope.agent || kind != envelope.kind || header != (id, envelope.id, kind as u8)
+        {
+            return Err(MlsError::Refused(
+                "the clear header is not the authenticated one".into(),
+            ));
         }
         let change = before
             .judge(&leaves, &context, deed)
             .map_err(|why| MlsError::Refused(why.into()))?;
         let declared = envelope.change.clone().unwrap_or_default();
-        if frame::encode(&change) != *declared || deed.bound.change != Some(change_hash(&declared)) {
-            return Err(MlsError::Refused("it declares something else than it does".into()));
+        if frame::encode(&change) != *declared || deed.bound.change != Some(change_hash(&declared))
+        {
+            return Err(MlsError::Refused(
+                "it declares something else than it does".into(),
+            ));
         }
         Ok((*commit, change))
     }
@@ -312,25 +374,39 @@ impl Channel {
     /// A commit has taken the epoch's place that no honest member can apply.
     fn get_stuck(&mut self, step: &mut Step<'_, '_>, seq: Seq, by: AgentId) -> Result<(), Error> {
         let id = self.record.id;
-        step.out.events.push(Event::ChannelStuck { channel: id, by, seq });
+        step.out.events.push(Event::ChannelStuck {
+            channel: id,
+            by,
+            seq,
+        });
         let mut waiting = store::drop_wishes(step.tx, &id)?;
         waiting.extend(store::drop_outbox(step.tx, &id)?);
         self.record.state = State::Stuck { seq, by };
         for command in waiting {
-            let failure = self.must_be_open().expect_err("a stuck channel is not open");
-            step.out.answers.push((command, Answer::Failed(failure.into())));
+            let failure = self
+                .must_be_open()
+                .expect_err("a stuck channel is not open");
+            step.out
+                .answers
+                .push((command, Answer::Failed(failure.into())));
         }
         self.reload(step)
     }
 
     /// A member says that it has left. Its leaf goes with the next commit of anybody.
-    fn apply_leave(&mut self, step: &mut Step<'_, '_>, seq: Seq, envelope: &Envelope) -> Result<(), Error> {
+    fn apply_leave(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        seq: Seq,
+        envelope: &Envelope,
+    ) -> Result<(), Error> {
         let id = self.record.id;
         let statement = frame::decode::<statement::Leave>(&envelope.body, FRAME_BYTES_MAX);
         let leaves = self.group()?.leaves()?;
         let valid = statement.ok().filter(|statement| {
             let leaf = leaves.iter().find(|leaf| leaf.agent == envelope.agent);
-            leaf.is_some_and(|leaf| leaf.leaf_key == *statement.leaf_key) && statement.holds(&id, &envelope.agent)
+            leaf.is_some_and(|leaf| leaf.leaf_key == *statement.leaf_key)
+                && statement.holds(&id, &envelope.agent)
         });
         let Some(statement) = valid else {
             self.unreadable(step, envelope.agent, seq);

@@ -208,7 +208,13 @@ pub(crate) enum Wish {
 
 impl Record {
     /// A channel that has just come into being here.
-    pub(crate) fn new(id: ChannelId, name: String, relay: RelayKey, addresses: Vec<String>, state: State) -> Self {
+    pub(crate) fn new(
+        id: ChannelId,
+        name: String,
+        relay: RelayKey,
+        addresses: Vec<String>,
+        state: State,
+    ) -> Self {
         Self {
             id,
             name,

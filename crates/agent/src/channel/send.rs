@@ -16,14 +16,8 @@ use super::{
     record::{State, Wish},
 };
 use crate::{
-    Answer, Draft, Error,
-    agent::Step,
-    command::CommandId,
-    content::Content,
-    mls::RATCHET_FORWARD_MAX,
-    policy::Bound,
-    session::Uplink,
-    store,
+    Answer, Draft, Error, agent::Step, command::CommandId, content::Content,
+    mls::RATCHET_FORWARD_MAX, policy::Bound, session::Uplink, store,
 };
 
 impl Channel {
@@ -42,7 +36,11 @@ impl Channel {
                 "the message has {size} bytes; at most {PAYLOAD_BYTES_MAX} fit into one: split it or send a reference"
             )));
         }
-        let headers: usize = draft.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let headers: usize = draft
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
         if headers + draft.content_type.len() > HEADERS_BYTES_MAX {
             return Err(Error::Misuse(format!(
                 "headers and content type have at most {HEADERS_BYTES_MAX} bytes together"
@@ -52,7 +50,16 @@ impl Channel {
             return Ok(None);
         }
         let n = self.record.next_n;
-        store::queue_message(step.tx, &self.record.id, &id, &command, n, self.record.kept_n, step.now, &draft)?;
+        store::queue_message(
+            step.tx,
+            &self.record.id,
+            &id,
+            &command,
+            n,
+            self.record.kept_n,
+            step.now,
+            &draft,
+        )?;
         self.record.next_n += 1;
         self.record.kept_n = n;
         self.outgoing.waiting = true;
@@ -63,15 +70,18 @@ impl Channel {
     /// Seals what waits and hands it to the relay, in order, up to the window.
     pub(super) fn pump(&mut self, step: &mut Step<'_, '_>, uplink: &Uplink) -> Result<(), Error> {
         // Once the relay has ordered our own commit, whatever we seal before we merge it is stale.
-        if matches!(&self.record.state, State::Active { pending: Some(pending) } if pending.seq.is_some()) {
+        if matches!(&self.record.state, State::Active { pending: Some(pending) } if pending.seq.is_some())
+        {
             return Ok(());
         }
         if !self.outgoing.waiting {
             return Ok(());
         }
         let room = IN_FLIGHT_MAX.saturating_sub(self.outgoing.in_flight.len());
-        let ratchet = usize::try_from(RATCHET_GAP_MAX.saturating_sub(self.record.sealed - self.record.logged))
-            .unwrap_or(usize::MAX);
+        let ratchet = usize::try_from(
+            RATCHET_GAP_MAX.saturating_sub(self.record.sealed - self.record.logged),
+        )
+        .unwrap_or(usize::MAX);
         if ratchet == 0 && self.outgoing.in_flight.is_empty() {
             return self.renew_ratchet(step);
         }
@@ -121,7 +131,12 @@ impl Channel {
     }
 
     /// The relay has stored a message.
-    pub(crate) fn published(&mut self, step: &mut Step<'_, '_>, id: &MessageId, seq: Seq) -> Result<(), Error> {
+    pub(crate) fn published(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        id: &MessageId,
+        seq: Seq,
+    ) -> Result<(), Error> {
         self.outgoing.in_flight.remove(id);
         self.outgoing.waiting = true;
         if let Some(command) = store::settle_message(step.tx, id)? {
@@ -131,7 +146,11 @@ impl Channel {
     }
 
     /// The relay has refused a message.
-    pub(super) fn message_refused(&mut self, step: &mut Step<'_, '_>, nack: &Nack) -> Result<(), Error> {
+    pub(super) fn message_refused(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        nack: &Nack,
+    ) -> Result<(), Error> {
         if !self.outgoing.in_flight.contains(&nack.id) {
             return Ok(());
         }
@@ -152,12 +171,19 @@ impl Channel {
                 self.hand_over_again();
                 self.pause(step, PAUSE_MS / 4);
             }
-            Remedy::GetPermission | Remedy::FixRequest => self.give_up(step, &nack.id, nack.refusal)?,
+            Remedy::GetPermission | Remedy::FixRequest => {
+                self.give_up(step, &nack.id, nack.refusal)?
+            }
         }
         Ok(())
     }
 
-    fn give_up(&mut self, step: &mut Step<'_, '_>, id: &MessageId, refusal: Refusal) -> Result<(), Error> {
+    fn give_up(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        id: &MessageId,
+        refusal: Refusal,
+    ) -> Result<(), Error> {
         self.outgoing.in_flight.remove(id);
         if let Some(command) = store::settle_message(step.tx, id)? {
             step.out

@@ -46,7 +46,10 @@ impl Channel {
                     channel.abandon(step, welcome.seq)?;
                 }
                 // A repeat.
-                State::Active { .. } | State::Leaving { .. } | State::Stuck { .. } | State::Creating { .. } => {
+                State::Active { .. }
+                | State::Leaving { .. }
+                | State::Stuck { .. }
+                | State::Creating { .. } => {
                     uplink.send(step, done);
                     return Ok(());
                 }
@@ -67,7 +70,8 @@ impl Channel {
             .map_or_else(Vec::new, |channel| channel.addresses().to_vec());
         let state = State::Offered { by: welcome.by };
         let earlier = channels.get(&id).map(|channel| &channel.record);
-        let mut channel = Self::over(Record::new(id, String::new(), relay, addresses, state).after(earlier));
+        let mut channel =
+            Self::over(Record::new(id, String::new(), relay, addresses, state).after(earlier));
         store::forget_channel_rows(step.tx, &id)?;
         if follow {
             channel.join_by(step, &welcome)?;
@@ -84,7 +88,11 @@ impl Channel {
     }
 
     /// Gives up a membership that has been replaced by a newer one.
-    fn abandon(&mut self, step: &mut Step<'_, '_>, seq: skytale_wire::id::Seq) -> Result<(), Error> {
+    fn abandon(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        seq: skytale_wire::id::Seq,
+    ) -> Result<(), Error> {
         if let State::Leaving { command, .. } = &self.record.state {
             step.out.answers.push((*command, Answer::Done));
         }
@@ -103,7 +111,9 @@ impl Channel {
         };
         store::remember(step.tx, by)?;
         let Some(welcome) = store::take_welcome(step.tx, &self.record.id)? else {
-            return Err(Error::Damaged("the Welcome of this channel is missing".into()));
+            return Err(Error::Damaged(
+                "the Welcome of this channel is missing".into(),
+            ));
         };
         self.join_by(step, &welcome)?;
         match &self.record.state {
@@ -122,7 +132,9 @@ impl Channel {
     /// The application does not.
     pub(crate) fn decline(&mut self, step: &mut Step<'_, '_>) -> Result<Option<Answer>, Error> {
         if self.record.state.offered_by().is_none() {
-            return Err(Error::Misuse("nobody waits for an answer about this channel".into()));
+            return Err(Error::Misuse(
+                "nobody waits for an answer about this channel".into(),
+            ));
         }
         self.close(step, Closed::Declined)?;
         Ok(Some(Answer::Done))
@@ -141,7 +153,9 @@ impl Channel {
             }
             Err(MlsError::Storage(text)) => Err(Error::Damaged(text)),
             Err(MlsError::NoKeyPackage) => {
-                step.out.events.push(Event::OrphanWelcome { channel: welcome.channel });
+                step.out.events.push(Event::OrphanWelcome {
+                    channel: welcome.channel,
+                });
                 self.close(step, Closed::Refused)
             }
             Err(MlsError::Refused(why)) => {
@@ -156,7 +170,11 @@ impl Channel {
         }
     }
 
-    fn open_and_join(&mut self, step: &mut Step<'_, '_>, welcome: &frame::Welcome) -> Result<bool, MlsError> {
+    fn open_and_join(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        welcome: &frame::Welcome,
+    ) -> Result<bool, MlsError> {
         let me = step.identity.id();
         let opened = OpenedWelcome::open(step.provider, &welcome.body)?;
         let refuse = |why: &str| Err(MlsError::Refused(why.into()));

@@ -3,13 +3,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::{Output as Finished, Stdio},
     time::Duration,
 };
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -328,6 +329,21 @@ impl Running {
     }
 }
 
+/// Removes the demo's directory. A process that was killed a moment ago may still have been
+/// writing into it, so this is tried more than once.
+pub(super) async fn remove(dir: TempDir) -> io::Result<()> {
+    let path = dir.keep();
+    let mut tries = 0;
+    loop {
+        match fs::remove_dir_all(&path) {
+            Err(error) if tries == REMOVE_TRIES => return Err(error),
+            Err(_) => tokio::time::sleep(REMOVE_PAUSE).await,
+            Ok(()) => return Ok(()),
+        }
+        tries += 1;
+    }
+}
+
 /// The one JSON value that a command printed.
 pub(super) fn json(ran: &(impl AsRef<str> + ?Sized)) -> Step<Value> {
     parse(ran.as_ref())
@@ -360,5 +376,7 @@ async fn said(mut child: Child) -> String {
 
 /// A command that takes longer has hung.
 const COMMAND_MAX: Duration = Duration::from_secs(40);
+const REMOVE_TRIES: u32 = 20;
+const REMOVE_PAUSE: Duration = Duration::from_millis(50);
 /// How long the servers may take to end: what they promise, and a little.
 const STOP_MAX: Duration = Duration::from_secs(11);

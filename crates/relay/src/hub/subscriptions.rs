@@ -156,6 +156,7 @@ impl Hub {
                 epoch,
                 head,
                 hash,
+                after: seq,
             }),
         });
         subscriber.tell_pruned(id, pruned, out);
