@@ -1,7 +1,7 @@
 //! The account behind the agents: `signup`, `login`, `logout`, `whoami`, `keys`, `token`, `usage`.
 
 use serde::Serialize;
-use skytale_sdk::{Account, Config, Context, Error, RelayAddr, check_agent_name};
+use skytale_sdk::{Account, Config, Context, Error, RelayAddr, RelayStatus, check_agent_name};
 use skytale_wire::{
     http::{Key, Secret},
     id::AgentId,
@@ -278,19 +278,38 @@ pub(crate) async fn whoami(everywhere: &Everywhere, output: Output) -> Result<()
             agent: Some(name),
             ..everywhere.clone()
         };
-        let agent = context::agent_or_new(&everywhere).await?;
-        who.id = Some(agent.id());
-        who.did = Some(agent.id().did_key());
+        let id = context::as_agent_or_new(&everywhere, async |agent| Ok(agent.id())).await?;
+        who.id = Some(id);
+        who.did = Some(id.did_key());
         if who.account_id.is_some()
-            && let Err(error) = agent.online().await
+            && let Err(failure) = leave_key_packages(&everywhere).await
         {
             output.complain(&format!(
-                "skytale: others cannot add this agent yet: {error}"
+                "skytale: others cannot add this agent yet: {failure}"
             ));
         }
-        agent.close().await?;
     }
     output.result(&who, || described(&who))
+}
+
+/// Makes sure that the relay has KeyPackages of the agent, so that others can add it while it is
+/// away. The relay says how many it has when it lets the agent in: after an upload that is asked
+/// once more.
+async fn leave_key_packages(everywhere: &Everywhere) -> Result<(), Failure> {
+    for _ in 0..KEY_PACKAGE_TRIES {
+        let there = context::as_agent(everywhere, async |agent| {
+            agent.online().await?;
+            let status = agent.status().await?;
+            let has_some = |relay: &RelayStatus| relay.key_packages.is_some_and(|left| left > 0);
+            Ok(status.held_by.is_some() || status.relays.iter().all(has_some))
+        });
+        if there.await? {
+            return Ok(());
+        }
+    }
+    Err(Failure::failed(
+        "the relay does not keep its KeyPackages: run `skytale doctor`",
+    ))
 }
 
 fn described(who: &Who) -> String {
@@ -391,6 +410,8 @@ pub(crate) async fn usage(everywhere: &Everywhere, output: Output) -> Result<(),
     })
 }
 
+/// The first brings the KeyPackages, the second sees them there.
+const KEY_PACKAGE_TRIES: usize = 5;
 /// Pages of fifty: far more keys than an account may have.
 const KEY_PAGES_MAX: usize = 1_000;
 

@@ -2,7 +2,7 @@
 //! `leave`, `rotate`, `words`, `accept`, `decline`.
 
 use serde::Serialize;
-use skytale_sdk::{Channel, ChannelState, ChannelView, Config, InviteOptions};
+use skytale_sdk::{Agent, Channel, ChannelState, ChannelView, Config, InviteOptions, MemberView};
 use skytale_wire::{
     id::{AgentId, ChannelId},
     invite::{INVITE_CHARS_MAX, Invite},
@@ -59,10 +59,10 @@ pub(crate) async fn open(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let agent = context::agent_or_new(everywhere).await?;
-    let channel = agent.channel(name.as_str()).await?;
-    let entered = Entered::of(&channel).await?;
-    agent.close().await?;
+    let entered = context::as_agent_or_new(everywhere, async |agent| {
+        Entered::of(&agent.channel(name.as_str()).await?).await
+    });
+    let entered = entered.await?;
     output.result(&entered, || entered.described("opened"))
 }
 
@@ -80,10 +80,10 @@ pub(crate) async fn join(
     if line.len() > INVITE_CHARS_MAX {
         return Err(Failure::usage("this is too long for an invite line"));
     }
-    let agent = context::agent_or_new(everywhere).await?;
-    let channel = agent.join(line.trim()).await?;
-    let entered = Entered::of(&channel).await?;
-    agent.close().await?;
+    let entered = context::as_agent_or_new(everywhere, async |agent| {
+        Entered::of(&agent.join(line.trim()).await?).await
+    });
+    let entered = entered.await?;
     output.result(&entered, || entered.described("joined"))
 }
 
@@ -111,15 +111,16 @@ pub(crate) async fn invite(
     if addresses.is_empty() {
         addresses = context::advertised(&config)?;
     }
-    let agent = context::agent(everywhere).await?;
-    let channel = context::channel(&agent, wish.channel.as_ref()).await?;
     let options = InviteOptions {
         uses: wish.uses,
         ttl: wish.ttl,
         addresses,
     };
-    let line = Zeroizing::new(channel.invite_with(options).await?);
-    agent.close().await?;
+    let line = context::as_agent(everywhere, async |agent| {
+        let channel = context::channel(agent, wish.channel.as_ref()).await?;
+        Ok(Zeroizing::new(channel.invite_with(options).await?))
+    });
+    let line = line.await?;
 
     let parsed: Invite = line
         .parse()
@@ -197,18 +198,11 @@ impl From<ChannelView> for Listed {
 
 /// `channels`.
 pub(crate) async fn list(everywhere: &Everywhere, output: Output) -> Result<(), Failure> {
-    let agent = context::agent(everywhere).await?;
-    // What the relay has for us counts too; when it is away, the list is what the vault knows.
-    if let Err(error) = context::catch_up(&agent).await {
-        output.say(&format!("as last seen: {error}"));
-    }
-    let listed: Vec<Listed> = agent
-        .channels()
-        .await?
-        .into_iter()
-        .map(Listed::from)
-        .collect();
-    agent.close().await?;
+    let listed = context::as_agent(everywhere, async |agent| {
+        newest(agent, output).await;
+        Ok(agent.channels().await?)
+    });
+    let listed: Vec<Listed> = listed.await?.into_iter().map(Listed::from).collect();
     if output.is_json() {
         return listed.iter().try_for_each(|row| output.json_line(row));
     }
@@ -239,30 +233,37 @@ struct Member {
     me: bool,
 }
 
+impl From<MemberView> for Member {
+    fn from(view: MemberView) -> Self {
+        Self {
+            agent: view.agent,
+            label: view.label,
+            admin: view.admin,
+            may_invite: view.may_invite,
+            me: view.me,
+        }
+    }
+}
+
+/// Waits for what the relay has for us; when it is away, what the vault knows must do.
+async fn newest(agent: &Agent, output: Output) {
+    if let Err(error) = context::catch_up(agent).await {
+        output.say(&format!("as last seen: {error}"));
+    }
+}
+
 /// `members`.
 pub(crate) async fn members(
     wish: args::InChannel,
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let agent = context::agent(everywhere).await?;
-    let channel = context::channel(&agent, wish.channel.as_ref()).await?;
-    if let Err(error) = context::catch_up(&agent).await {
-        output.say(&format!("as last seen: {error}"));
-    }
-    let members: Vec<Member> = channel
-        .members()
-        .await?
-        .into_iter()
-        .map(|member| Member {
-            agent: member.agent,
-            label: member.label,
-            admin: member.admin,
-            may_invite: member.may_invite,
-            me: member.me,
-        })
-        .collect();
-    agent.close().await?;
+    let members = context::as_agent(everywhere, async |agent| {
+        let channel = context::channel(agent, wish.channel.as_ref()).await?;
+        newest(agent, output).await;
+        Ok(channel.members().await?)
+    });
+    let members: Vec<Member> = members.await?.into_iter().map(Member::from).collect();
     if output.is_json() {
         return members.iter().try_for_each(|row| output.json_line(row));
     }
@@ -302,22 +303,23 @@ pub(crate) async fn change(
     output: Output,
 ) -> Result<(), Failure> {
     let (which, others) = sorted(wish.names)?;
-    let agent = context::agent(everywhere).await?;
-    let channel = context::channel(&agent, which.as_ref()).await?;
     let count = others.len();
-    let shown = match change {
-        Change::Add => {
-            channel.add_all(others.clone()).await?;
-            serde_json::json!({"channel": channel.id(), "added": others})
-        }
-        Change::Remove => {
-            for other in &others {
-                channel.remove(*other).await?;
+    let shown = context::as_agent(everywhere, async |agent| {
+        let channel = context::channel(agent, which.as_ref()).await?;
+        Ok(match change {
+            Change::Add => {
+                channel.add_all(others.clone()).await?;
+                serde_json::json!({"channel": channel.id(), "added": others})
             }
-            serde_json::json!({"channel": channel.id(), "removed": others})
-        }
-    };
-    agent.close().await?;
+            Change::Remove => {
+                for other in &others {
+                    channel.remove(*other).await?;
+                }
+                serde_json::json!({"channel": channel.id(), "removed": others})
+            }
+        })
+    });
+    let shown = shown.await?;
     let plural = if count == 1 { "" } else { "s" };
     output.result(&shown, || match change {
         Change::Add => format!("added {count} agent{plural}"),
@@ -354,11 +356,12 @@ pub(crate) async fn leave(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let agent = context::agent(everywhere).await?;
-    let channel = context::channel(&agent, wish.channel.as_ref()).await?;
-    channel.leave().await?;
-    agent.close().await?;
-    let shown = serde_json::json!({"channel": channel.id(), "left": true});
+    let left = context::as_agent(everywhere, async |agent| {
+        let channel = context::channel(agent, wish.channel.as_ref()).await?;
+        channel.leave().await?;
+        Ok(channel.id())
+    });
+    let shown = serde_json::json!({"channel": left.await?, "left": true});
     output.result(&shown, || "left".to_owned())
 }
 
@@ -368,11 +371,12 @@ pub(crate) async fn rotate(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let agent = context::agent(everywhere).await?;
-    let channel = context::channel(&agent, wish.channel.as_ref()).await?;
-    channel.rotate().await?;
-    let entered = Entered::of(&channel).await?;
-    agent.close().await?;
+    let entered = context::as_agent(everywhere, async |agent| {
+        let channel = context::channel(agent, wish.channel.as_ref()).await?;
+        channel.rotate().await?;
+        Entered::of(&channel).await
+    });
+    let entered = entered.await?;
     output.result(&entered, || entered.described("new keys in"))
 }
 
@@ -382,14 +386,13 @@ pub(crate) async fn words(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let agent = context::agent(everywhere).await?;
-    let channel = context::channel(&agent, wish.channel.as_ref()).await?;
-    // Words of an old epoch differ from the others' without anything being wrong.
-    if let Err(error) = context::catch_up(&agent).await {
-        output.say(&format!("as last seen: {error}"));
-    }
-    let entered = Entered::of(&channel).await?;
-    agent.close().await?;
+    let entered = context::as_agent(everywhere, async |agent| {
+        let channel = context::channel(agent, wish.channel.as_ref()).await?;
+        // Words of an old epoch differ from the others' without anything being wrong.
+        newest(agent, output).await;
+        Entered::of(&channel).await
+    });
+    let entered = entered.await?;
     output.result(&entered, || entered.words.clone())
 }
 
@@ -400,18 +403,21 @@ pub(crate) async fn answer_offer(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let agent = context::agent(everywhere).await?;
-    context::catch_up(&agent).await?;
-    let offer = offer(agent.channels().await?, wish.channel.as_ref())?;
-    if accept {
-        let channel = agent.accept(&offer.id.to_string()).await?;
-        let entered = Entered::of(&channel).await?;
-        agent.close().await?;
+    let entered = context::as_agent(everywhere, async |agent| {
+        context::catch_up(agent).await?;
+        let offer = offer(agent.channels().await?, wish.channel.as_ref())?.id;
+        if accept {
+            let channel = agent.accept(&offer.to_string()).await?;
+            return Ok((offer, Some(Entered::of(&channel).await?)));
+        }
+        agent.decline(&offer.to_string()).await?;
+        Ok((offer, None))
+    });
+    let (offer, entered) = entered.await?;
+    if let Some(entered) = entered {
         return output.result(&entered, || entered.described("joined"));
     }
-    agent.decline(&offer.id.to_string()).await?;
-    agent.close().await?;
-    let shown = serde_json::json!({"channel": offer.id, "declined": true});
+    let shown = serde_json::json!({"channel": offer, "declined": true});
     output.result(&shown, || "declined".to_owned())
 }
 

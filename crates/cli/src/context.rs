@@ -64,25 +64,42 @@ fn timeouts(everywhere: &Everywhere) -> Timeouts {
     }
 }
 
-/// Opens the agent that `--as` names, or the only one there is. A new one is made only by
-/// [`agent_or_new`]: elsewhere a name that is not there is a typing mistake.
-pub(crate) async fn agent(everywhere: &Everywhere) -> Result<Agent, Failure> {
+/// Does something as the agent that `--as` names, or the only one there is. A new one is made
+/// only by [`as_agent_or_new`]: elsewhere a name that is not there is a typing mistake.
+pub(crate) async fn as_agent<T>(
+    everywhere: &Everywhere,
+    work: impl AsyncFnOnce(&Agent) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let name = agent_name(everywhere)?;
     if !Config::load(flags(everywhere))?.agents()?.contains(&name) {
         return Err(Failure::not_found(format!(
             "there is no agent \"{name}\" on this machine: `skytale open`, `join` and `whoami` make a new one"
         )));
     }
-    open(&name, everywhere).await
+    with(&name, everywhere, work).await
 }
 
 /// The same, making the agent when it is new.
-pub(crate) async fn agent_or_new(everywhere: &Everywhere) -> Result<Agent, Failure> {
-    open(&agent_name(everywhere)?, everywhere).await
+pub(crate) async fn as_agent_or_new<T>(
+    everywhere: &Everywhere,
+    work: impl AsyncFnOnce(&Agent) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    with(&agent_name(everywhere)?, everywhere, work).await
 }
 
-async fn open(name: &str, everywhere: &Everywhere) -> Result<Agent, Failure> {
-    Ok(Agent::builder(name).flags(flags(everywhere)).open().await?)
+/// However the work ends, the agent is closed before the program does: its thread must not touch
+/// the vault while the C library clears away what SQLCipher needs (tried: it crashes).
+async fn with<T>(
+    name: &str,
+    everywhere: &Everywhere,
+    work: impl AsyncFnOnce(&Agent) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let agent = Agent::builder(name).flags(flags(everywhere)).open().await?;
+    let done = work(&agent).await;
+    let closed = agent.close().await;
+    let done = done?;
+    closed?;
+    Ok(done)
 }
 
 fn agent_name(everywhere: &Everywhere) -> Result<String, Failure> {

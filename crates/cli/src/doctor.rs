@@ -148,8 +148,13 @@ async fn look_at_agents(everywhere: &Everywhere, checks: &mut Vec<Check>) -> Res
 
 async fn look_at_agent(name: &str, everywhere: &Everywhere, checks: &mut Vec<Check>) {
     let vault = format!("{name}: vault");
-    let agent = match context::agent(everywhere).await {
-        Ok(agent) => agent,
+    let looked = context::as_agent(everywhere, async |agent| {
+        // Whether it came online is told by what the status says of each relay.
+        let online = agent.online().await;
+        Ok((online, agent.status().await))
+    });
+    let (online, status) = match looked.await {
+        Ok(seen) => seen,
         Err(failure) => {
             let repair = if failure.exit() == Exit::NotFound {
                 "`skytale whoami` lists the agents of this machine"
@@ -161,9 +166,7 @@ async fn look_at_agent(name: &str, everywhere: &Everywhere, checks: &mut Vec<Che
         }
     };
     checks.push(Check::good(vault, "opens"));
-    // Whether it came online is told by what the status says of each relay.
-    let online = agent.online().await;
-    match agent.status().await {
+    match status {
         Ok(status) => look_at_status(name, &status, checks),
         Err(error) => checks.push(Check::bad(
             format!("{name}: line"),
@@ -179,9 +182,6 @@ async fn look_at_agent(name: &str, everywhere: &Everywhere, checks: &mut Vec<Che
             error.to_string(),
             START,
         ));
-    }
-    if let Err(error) = agent.close().await {
-        tracing::warn!(%error, "the agent did not close");
     }
 }
 

@@ -83,20 +83,19 @@ pub(crate) async fn send(
     output: Output,
 ) -> Result<(), Failure> {
     let draft = draft(&wish.said, output)?;
-    let agent = context::agent(everywhere).await?;
-    let channel = context::channel(&agent, wish.said.channel.as_ref()).await?;
-    let sent = match channel.send(draft).await {
-        Ok(sent) => sent,
-        Err(Error::Timeout { queued: true, .. } | Error::Unreachable(_)) => {
-            return Err(Failure::new(
+    let sent = context::as_agent(everywhere, async |agent| {
+        let channel = context::channel(agent, wish.said.channel.as_ref()).await?;
+        match channel.send(draft).await {
+            Ok(sent) => Ok((channel.id(), sent)),
+            Err(Error::Timeout { queued: true, .. } | Error::Unreachable(_)) => Err(Failure::new(
                 Exit::Unreachable,
                 "queued, leaves with the next command: the relay cannot be reached now (`skytale doctor` says why)",
-            ));
+            )),
+            Err(error) => Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
-    };
-    agent.close().await?;
-    let shown = serde_json::json!({"id": sent.id, "seq": sent.seq, "channel": channel.id()});
+    });
+    let (channel, sent) = sent.await?;
+    let shown = serde_json::json!({"id": sent.id, "seq": sent.seq, "channel": channel});
     if output.is_json() {
         output.json_line(&shown)
     } else {
@@ -112,13 +111,13 @@ pub(crate) async fn ask(
     output: Output,
 ) -> Result<(), Failure> {
     let draft = draft(&wish.said, output)?;
-    let agent = context::agent(everywhere).await?;
-    let channel = context::channel(&agent, wish.said.channel.as_ref()).await?;
-    let reply = channel.ask(draft).await?;
-    let shown = Shown::of(&reply);
-    output.result(&shown, || shown.plain())?;
-    agent.close().await?;
-    Ok(())
+    let asking = context::as_agent(everywhere, async |agent| {
+        let channel = context::channel(agent, wish.said.channel.as_ref()).await?;
+        let reply = channel.ask(draft).await?;
+        let shown = Shown::of(&reply);
+        output.result(&shown, || shown.plain())
+    });
+    asking.await
 }
 
 fn draft(said: &args::Said, output: Output) -> Result<Draft, Failure> {
@@ -174,18 +173,17 @@ pub(crate) async fn read(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let agent = context::agent(everywhere).await?;
-    let channel = context::channel(&agent, wish.channel.as_ref()).await?;
-    let result = if wish.follow {
+    let reading = context::as_agent(everywhere, async |agent| {
+        let channel = context::channel(agent, wish.channel.as_ref()).await?;
+        if !wish.follow {
+            return waiting(agent, &channel, &wish, output).await;
+        }
         tokio::select! {
             result = follow(&channel, &wish, output) => result,
             _ = signal::ctrl_c() => Ok(()),
         }
-    } else {
-        waiting(&agent, &channel, &wish, output).await
-    };
-    agent.close().await?;
-    result
+    });
+    reading.await
 }
 
 async fn follow(channel: &Channel, wish: &args::Read, output: Output) -> Result<(), Failure> {
@@ -257,18 +255,18 @@ pub(crate) async fn watch(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let agent = context::agent(everywhere).await?;
-    let only = match &wish.channel {
-        Some(which) => Some(context::channel(&agent, Some(which)).await?.id()),
-        None => None,
-    };
-    output.say("watching; Ctrl-C ends");
-    let result = tokio::select! {
-        result = watching(&agent, only, output) => result,
-        _ = signal::ctrl_c() => Ok(()),
-    };
-    agent.close().await?;
-    result
+    let watched = context::as_agent(everywhere, async |agent| {
+        let only = match &wish.channel {
+            Some(which) => Some(context::channel(agent, Some(which)).await?.id()),
+            None => None,
+        };
+        output.say("watching; Ctrl-C ends");
+        tokio::select! {
+            result = watching(agent, only, output) => result,
+            _ = signal::ctrl_c() => Ok(()),
+        }
+    });
+    watched.await
 }
 
 async fn watching(agent: &Agent, only: Option<ChannelId>, output: Output) -> Result<(), Failure> {

@@ -73,6 +73,9 @@ pub struct Hub {
     conns: BTreeMap<Conn, Connection>,
     /// The one line of each agent that is ready.
     lines: HashMap<AgentId, Conn>,
+    /// Where a request was refused for the moment: what the same agent publishes behind it waits
+    /// until it begins again, so that its messages keep their order.
+    held: BTreeSet<(Conn, ChannelId)>,
     ledger: Ledger,
     rates: Rates,
     timers: BTreeSet<(Time, Timer)>,
@@ -106,6 +109,7 @@ impl Hub {
             owned: HashMap::new(),
             conns: BTreeMap::new(),
             lines: HashMap::new(),
+            held: BTreeSet::new(),
             ledger: Ledger::default(),
             rates: Rates::default(),
             // Time zero is past: the first Tick looks what retention has to do.
@@ -262,6 +266,7 @@ impl Hub {
         };
         let rate = self.config.limits.frames;
         if !self.rates.of(who.agent).frames.take(rate, 1, now) {
+            self.hold_behind(who.conn, &frame);
             return Self::refuse_frame(who, &frame, Refusal::RateLimited, out);
         }
         match frame {

@@ -250,6 +250,11 @@ pub struct Publish {
     /// An MLS PrivateMessage.
     #[n(3)]
     pub body: Blob,
+    /// Whether the sender begins again here. After the relay has refused a message of a connection
+    /// for the moment, it refuses the ones behind it too, until one says this: so what one
+    /// sender says keeps its order.
+    #[n(4)]
+    pub resumes: bool,
 }
 
 /// The message is stored and has a place.

@@ -37,7 +37,8 @@ pub struct Claims {
     pub grant: Grant,
     /// What may be done with it there.
     pub scopes: Scopes,
-    /// The token's own name (`jti`), which revocation and the identity proof refer to.
+    /// The token's own name (`jti`). The identity proof does not refer to it: that signs the hash
+    /// of the whole text ([`crate::statement::credential_hash`]).
     pub id: TokenId,
     /// When it was made, in whole seconds.
     pub issued: Time,
@@ -286,8 +287,8 @@ impl PublicKeys {
 }
 
 impl Claims {
-    /// What a token says *without checking anything*: for its own holder, who needs `jti` and
-    /// `exp` to sign Hello and to renew in time.
+    /// What a token says *without checking anything*: for its own holder, who may want to know
+    /// whose it is and when it ends. To sign Hello nobody reads it: the proof covers its text.
     pub fn danger_read_unverified(jwt: &str) -> Result<Self, Refused> {
         if jwt.len() > TOKEN_BYTES_MAX {
             return Err(Refused::Malformed);

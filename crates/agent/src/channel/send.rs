@@ -112,6 +112,7 @@ impl Channel {
                 id: row.id,
                 epoch: self.record.epoch,
                 body: body.into(),
+                resumes: self.outgoing.handed == 0,
             };
             uplink.send(step, ToRelay::Publish(publish));
             self.outgoing.handed = row.row;

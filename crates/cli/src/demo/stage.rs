@@ -240,7 +240,7 @@ impl Stage {
 
     /// A copy of all that a person's agent has.
     pub(super) fn copy_of(&self, who: &Person) -> Step<PathBuf> {
-        let failed = |error: std::io::Error| format!("the vault is not copied: {}", error.kind());
+        let failed = |error: io::Error| format!("the vault is not copied: {}", error.kind());
         let copy = self.dir.join("copy").join(who.name);
         fs::create_dir_all(&copy).map_err(failed)?;
         let from = self.data_of(who).join("agents").join(who.name);

@@ -160,6 +160,7 @@ fn publish(number: u64, epoch: u64, body: &[u8]) -> ToRelay {
         id: id(number),
         epoch: Epoch(epoch),
         body: body.into(),
+        resumes: true,
     })
 }
 

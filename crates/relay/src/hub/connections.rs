@@ -246,6 +246,7 @@ impl Hub {
         let Some(connection) = self.conns.remove(&conn) else {
             return;
         };
+        self.held.retain(|(held, _)| *held != conn);
         if self.lines.get(&connection.agent) == Some(&conn) {
             self.lines.remove(&connection.agent);
         }

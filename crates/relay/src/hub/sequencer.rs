@@ -12,7 +12,7 @@ use skytale_wire::{
         Published, Sealed, ToAgent, ToRelay, Welcome, WelcomeFor, decode, encode,
     },
     id::{AgentId, ChannelId, Digest, Epoch, InviteId, MessageId, Seq, Time, verify},
-    refusal::Refusal,
+    refusal::{Refusal, Remedy},
     statement,
 };
 
@@ -77,7 +77,15 @@ impl Hub {
         if self.answered_before(who, about, published, earlier, out) {
             return;
         }
-        if let Err(refusal) = self.try_publish(who, about, frame, now, out) {
+        if frame.resumes {
+            self.held.remove(&(who.conn, about.channel));
+        }
+        let result = if self.held.contains(&(who.conn, about.channel)) {
+            Err(Refusal::RateLimited)
+        } else {
+            self.try_publish(who, about, frame, now, out)
+        };
+        if let Err(refusal) = result {
             self.refuse(who, about, refusal, out);
         }
     }
@@ -187,14 +195,32 @@ impl Hub {
 
     /// A write has failed, and with it all that were handed out after it.
     pub(super) fn fail_from(&mut self, ticket: Ticket, out: &mut Vec<Output>) {
+        let mut held = Vec::new();
         for pending in self.ledger.fail(ticket) {
             self.ledger.writable = false;
             for reply in pending.replies {
                 if self.conns.contains_key(&reply.conn) {
+                    held.extend(reply.channel.map(|channel| (reply.conn, channel)));
                     let frame = nack(reply.id, reply.channel, Refusal::Unavailable);
                     send(reply.conn, frame, out);
                 }
             }
+        }
+        self.held.extend(held);
+    }
+
+    /// What this connection publishes next in this channel is behind something that was refused
+    /// for the moment. Unknown channels are not remembered: a peer may name as many as it likes.
+    fn hold(&mut self, conn: super::Conn, channel: ChannelId) {
+        if self.channels.contains_key(&channel) {
+            self.held.insert((conn, channel));
+        }
+    }
+
+    /// The same for a frame that nobody has looked at.
+    pub(super) fn hold_behind(&mut self, conn: super::Conn, frame: &ToRelay) {
+        if let ToRelay::Publish(publish) = frame {
+            self.hold(conn, publish.channel);
         }
     }
 
@@ -216,6 +242,9 @@ impl Hub {
         refusal: Refusal,
         out: &mut Vec<Output>,
     ) {
+        if refusal.remedy() == Remedy::Retry {
+            self.hold(who.conn, about.channel);
+        }
         let from_limits = matches!(
             refusal,
             Refusal::RateLimited | Refusal::LimitReached | Refusal::TooLarge | Refusal::Unavailable

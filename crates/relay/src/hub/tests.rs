@@ -466,6 +466,7 @@ impl House {
             id,
             epoch,
             body: b"sealed".to_vec().into(),
+            resumes: true,
         }
     }
 
@@ -1889,6 +1890,34 @@ fn who_asks_too_often_is_refused_and_others_are_not() {
         let commit = house.committing(Epoch(epoch), &RosterChange::default());
         assert_eq!(house.try_frame(again, ToRelay::Commit(commit)), refusals);
     }
+}
+
+/// Under a burst beyond the rate, later messages used to take places before the refused one.
+#[test]
+fn what_stands_behind_a_refused_message_waits_for_it() {
+    let [alice, ..] = people();
+    let (mut house, conns) = House::with_channel(&[&alice]);
+    house.hub.config.limits.publishes = Rate::per_second(1, 1);
+    let mut publish = |house: &mut House, resumes| {
+        let frame = Publish {
+            resumes,
+            ..house.message(Epoch(0))
+        };
+        house.try_frame(conns[0], ToRelay::Publish(frame))
+    };
+    assert_eq!(publish(&mut house, false), []);
+    assert_eq!(publish(&mut house, false), [Refusal::RateLimited]);
+
+    house.now = house.now.plus(5_000);
+
+    assert_eq!(
+        publish(&mut house, false),
+        [Refusal::RateLimited],
+        "it is behind"
+    );
+    assert_eq!(publish(&mut house, true), []);
+    house.now = house.now.plus(5_000);
+    assert_eq!(publish(&mut house, false), []);
 }
 
 #[test]

@@ -189,6 +189,7 @@ fn publish(number: u8) -> ToRelay {
         id: id(number),
         epoch: Epoch(0),
         body: vec![number; 3_000].into(),
+        resumes: true,
     })
 }
 

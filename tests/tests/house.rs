@@ -1,0 +1,428 @@
+//! Holds the tree to its plan: who may lean on whom, who may name the MLS library, what is never
+//! edited, and whether the documents point at tests that exist.
+//!
+//! It reads manifests, sources and documents as text and runs nothing of ours but two functions
+//! that must agree. The drawing of the same house stands in `ARCHITECTURE.md`.
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::LazyLock,
+};
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+/// Each crate and the crates of ours that it may depend on. A new row, or a new name in a row, is
+/// a decision: half a page in `docs/decisions/`.
+const HOUSE: &[(&str, &[&str])] = &[
+    ("skytale-wire", &[]),
+    ("skytale-shape", &[]),
+    ("skytale-agent", &["skytale-wire"]),
+    ("skytale-relay", &["skytale-wire", "skytale-shape"]),
+    ("skytale-api", &["skytale-wire"]),
+    (
+        "skytale-sdk",
+        &["skytale-agent", "skytale-wire", "skytale-shape"],
+    ),
+    (
+        "skytale-cli",
+        &[
+            "skytale-sdk",
+            "skytale-relay",
+            "skytale-api",
+            "skytale-wire",
+            "skytale-shape",
+        ],
+    ),
+];
+
+/// Not published, and may lean on everything.
+const TESTS: &str = "skytale-tests";
+
+/// The one crate that holds keys of groups.
+const MIND: &str = "skytale-agent";
+
+/// Databases in the field were made by exactly these bytes.
+const MIGRATIONS: &[(&str, &str)] = &[
+    (
+        "crates/agent/src/migrations/0001_mls.sql",
+        "aadf38cfcf7fe53b33d3d24d2760585c0768182893306a1218855ece712b607d",
+    ),
+    (
+        "crates/agent/src/migrations/0002_mind.sql",
+        "356106ea0ae97cd4c6bdc9abe74e656fea716678647a20d58da421d114c25f39",
+    ),
+    (
+        "crates/api/src/migrations/0001_accounts.sql",
+        "4e16c6179d20022c6489b6aeb33da05e7c4e5b152e546317679125eabb845f02",
+    ),
+    (
+        "crates/relay/src/archive/migrations/0001_archive.sql",
+        "a6f6d23a1d202018df3383bef0ed58928b83d9596cb493a3b574367c1c892b84",
+    ),
+];
+
+#[test]
+fn crates_lean_only_on_the_floors_below() {
+    let mut seen = BTreeSet::from([TESTS]);
+    for package in packages() {
+        let name = package["name"].as_str().unwrap();
+        if name == TESTS {
+            continue;
+        }
+        let Some((known, allowed)) = HOUSE.iter().find(|(known, _)| *known == name) else {
+            panic!("{name} has no place in the house: add it to the plan or remove it");
+        };
+        seen.insert(known);
+        for (used, kind) in dependencies(package) {
+            let ours = used.starts_with("skytale-");
+            assert!(
+                !ours || kind == "dev" || allowed.contains(&used),
+                "{name} must not depend on {used}"
+            );
+        }
+    }
+    let planned: BTreeSet<&str> = HOUSE.iter().map(|(name, _)| *name).chain([TESTS]).collect();
+    assert_eq!(seen, planned, "the plan names crates that are not there");
+}
+
+#[test]
+fn only_the_mind_names_an_mls_library() {
+    for package in packages() {
+        let name = package["name"].as_str().unwrap();
+        for (used, _) in dependencies(package) {
+            assert!(
+                name == MIND || !is_mls(used),
+                "{name} names {used}: MLS belongs to {MIND}"
+            );
+        }
+    }
+    let mind = packages().iter().find(|package| package["name"] == MIND);
+    assert!(
+        dependencies(mind.unwrap()).any(|(used, _)| is_mls(used)),
+        "this test no longer recognises the MLS library"
+    );
+}
+
+/// That the relay cannot decrypt is to be seen in what it is built from, not only in what it does.
+#[test]
+fn no_mls_library_is_built_into_relay_or_api_server() {
+    for name in ["skytale-relay", "skytale-api"] {
+        let tree = built_from(name);
+        let mls: Vec<&str> = tree.lines().filter(|line| is_mls(line)).collect();
+        assert!(mls.is_empty(), "{name} is built from {mls:?}");
+        assert!(!tree.contains(MIND), "{name} is built from the mind");
+    }
+    assert!(
+        built_from(MIND).lines().any(is_mls),
+        "this test no longer recognises the MLS library"
+    );
+}
+
+#[test]
+fn no_crate_is_a_drawer_for_odds_and_ends() {
+    for package in packages() {
+        let name = package["name"].as_str().unwrap();
+        let room = name.strip_prefix("skytale-").unwrap_or(name);
+        assert!(
+            !["common", "utils", "util", "core", "types", "helpers"].contains(&room),
+            "{name} does not say what it is for"
+        );
+    }
+}
+
+#[test]
+fn every_crate_takes_the_lints_of_the_workspace() {
+    for package in packages() {
+        let manifest = fs::read_to_string(package["manifest_path"].as_str().unwrap()).unwrap();
+        let lints = manifest.split("[lints]").nth(1).unwrap_or_default();
+        assert!(
+            lints.trim_start().starts_with("workspace = true"),
+            "{} has lints of its own",
+            package["name"]
+        );
+    }
+    let workspace = read("Cargo.toml");
+    for lint in ["unsafe_code = \"forbid\"", "unwrap_used = \"warn\""] {
+        assert!(workspace.contains(lint), "the workspace lost {lint}");
+    }
+}
+
+/// The compiler forbids it where the lints are taken; this also sees build scripts and fuzz targets.
+#[test]
+fn there_is_no_unsafe_code_of_ours() {
+    let forms = ["{", "fn ", "impl ", "extern ", "trait "].map(|after| format!("{UNSAFE} {after}"));
+    for file in tree().iter().filter(|file| is(file, &["rs"])) {
+        for (number, line) in numbered(&read(file)) {
+            let code = line.split("//").next().unwrap_or_default();
+            let found = forms.iter().any(|form| code.contains(form.as_str()))
+                || code.contains(&format!("#[{UNSAFE}("))
+                || code.contains(&format!("({UNSAFE}_code"));
+            assert!(!found, "{file}:{number}: {line}");
+        }
+    }
+}
+
+#[test]
+fn a_migration_is_never_edited_and_none_is_forgotten() {
+    let found: Vec<(String, String)> = tree()
+        .iter()
+        .filter(|file| is(file, &["sql"]))
+        .map(|file| (file.clone(), sha256(&fs::read(root().join(file)).unwrap())))
+        .collect();
+    let listed: Vec<(String, String)> = MIGRATIONS
+        .iter()
+        .map(|(file, hash)| ((*file).to_owned(), (*hash).to_owned()))
+        .collect();
+    assert_eq!(
+        found, listed,
+        "a released migration stays as it is: write the next one and list its hash here"
+    );
+    let mind: Vec<String> = skytale_agent::MIGRATIONS
+        .iter()
+        .map(|(name, sql)| format!("{name} {}", sha256(sql.as_bytes())))
+        .collect();
+    let on_disk: Vec<String> = MIGRATIONS
+        .iter()
+        .filter_map(|(file, hash)| {
+            let name = file.strip_prefix("crates/agent/src/migrations/")?;
+            Some(format!("{name} {hash}"))
+        })
+        .collect();
+    assert_eq!(mind, on_disk, "the mind does not apply every migration");
+}
+
+/// `agent` may not lean on `shape` and repeats its rule. If the two drifted apart, each message
+/// would travel in a cell of twice the size and tell its class twice.
+#[test]
+fn plaintext_is_padded_to_what_is_left_of_a_cell() {
+    use skytale_shape::bucket;
+
+    assert_eq!(skytale_agent::SEALED_OVERHEAD, bucket::SEALED_OVERHEAD_MAX);
+    for len in 0..=300_000 {
+        assert_eq!(
+            skytale_agent::padded_len(len),
+            bucket::plaintext_len(len),
+            "{len}"
+        );
+    }
+}
+
+#[test]
+fn nothing_in_the_tree_depends_on_one_machine() {
+    let needles = [
+        concat!("/wo", "rk/"),
+        concat!("/ro", "ot/"),
+        concat!("/ho", "me/"),
+        concat!("/Us", "ers/"),
+        concat!("crates", ".io"),
+        concat!("pypi", ".org"),
+        concat!("npmjs", ".com"),
+        concat!("docker", ".io"),
+        concat!("..", "/shared"),
+    ];
+    // A person's home in a test of the environment is nobody's machine.
+    let alice = concat!("/ho", "me/alice");
+    // The RFC's vectors are too large for the tree: where they usually lie, and what their
+    // absence means, stands in that test.
+    let vectors = "crates/agent/tests/mls_vectors.rs";
+    for file in tree() {
+        if file == "Cargo.lock" || !is(file, TEXTS) && has_extension(file) {
+            continue;
+        }
+        for (number, line) in numbered(&read(file)) {
+            let line = line.replace(alice, "");
+            for needle in needles {
+                let excused = file == vectors && needle.contains("shared");
+                assert!(
+                    excused || !line.contains(needle),
+                    "{file}:{number} names {needle}"
+                );
+            }
+        }
+    }
+}
+
+/// A document that names a test promises that it is there.
+#[test]
+fn documents_point_at_tests_that_exist() {
+    for file in tree().iter().filter(|file| is(file, &["md"])) {
+        for (number, line) in numbered(&read(file)) {
+            for held in holders(&line) {
+                assert!(exists(&held), "{file}:{number}: `{held}` is not there");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_invariant_and_every_claim_names_what_holds_it() {
+    for (file, heading, least) in [
+        ("ARCHITECTURE.md", "## Invariants", 10),
+        ("docs/security.md", "## Claims", 10),
+    ] {
+        let text = read(file);
+        let section = text
+            .split(&format!("{heading}\n"))
+            .nth(1)
+            .unwrap_or_else(|| panic!("{file} has no section {heading:?}"));
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let rows: Vec<&str> = section
+            .lines()
+            .filter(|line| line.starts_with("| **"))
+            .collect();
+        assert!(rows.len() >= least, "{file} has lost its rows");
+        for row in rows {
+            assert!(!holders(row).is_empty(), "{file}: nothing holds {row}");
+        }
+    }
+}
+
+// ----- what the tests above ask --------------------------------------------------------------
+
+/// The packages of this workspace, as cargo sees them.
+fn packages() -> &'static [Value] {
+    static PACKAGES: LazyLock<Vec<Value>> = LazyLock::new(|| {
+        let text = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
+        let metadata: Value = serde_json::from_str(&text).unwrap();
+        metadata["packages"].as_array().unwrap().clone()
+    });
+    &PACKAGES
+}
+
+/// Names and kinds (`normal`, `dev`, `build`) of what a package declares.
+fn dependencies(package: &Value) -> impl Iterator<Item = (&str, &str)> {
+    let all = package["dependencies"].as_array().unwrap();
+    all.iter().map(|dependency| {
+        let kind = dependency["kind"].as_str().unwrap_or("normal");
+        (dependency["name"].as_str().unwrap(), kind)
+    })
+}
+
+/// Everything that goes into a crate's library on this platform, one package a line.
+fn built_from(name: &str) -> String {
+    cargo(&[
+        "tree",
+        "--offline",
+        "--package",
+        name,
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+    ])
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cargo {arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn is_mls(name: &str) -> bool {
+    name.starts_with("openmls") || name.starts_with("mls-rs") || name.starts_with("mls_rs")
+}
+
+/// Every file of the project, from the root, sorted; nothing that a build or git has made.
+fn tree() -> &'static [String] {
+    static TREE: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let mut files = Vec::new();
+        let mut rooms = vec![root()];
+        while let Some(room) = rooms.pop() {
+            for entry in fs::read_dir(room).unwrap() {
+                let entry = entry.unwrap();
+                let kind = entry.file_type().unwrap();
+                let name = entry.file_name().into_string().unwrap();
+                if kind.is_dir() && !["target", ".git"].contains(&name.as_str()) {
+                    rooms.push(entry.path());
+                } else if kind.is_file() && name != ".git" {
+                    let path = entry.path();
+                    let path = path.strip_prefix(root()).unwrap();
+                    files.push(path.to_str().unwrap().to_owned());
+                }
+            }
+        }
+        files.sort();
+        files
+    });
+    &TREE
+}
+
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap().to_owned()
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn is(file: &str, extensions: &[&str]) -> bool {
+    let extension = Path::new(file).extension().unwrap_or_default();
+    extensions.iter().any(|known| extension == *known)
+}
+
+fn has_extension(file: &str) -> bool {
+    Path::new(file).extension().is_some()
+}
+
+/// Written so that this file does not find itself.
+const UNSAFE: &str = concat!("un", "safe");
+
+/// Files whose lines are read, besides those without an extension: scripts, mostly.
+const TEXTS: &[&str] = &[
+    "rs", "md", "toml", "sql", "sh", "py", "yml", "yaml", "patch",
+];
+
+fn numbered(text: &str) -> Vec<(usize, String)> {
+    (1..).zip(text.lines().map(str::to_owned)).collect()
+}
+
+/// What stands in backticks and has the form `path::name`: a test, or a line in a settings file.
+fn holders(line: &str) -> Vec<String> {
+    line.split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|span| {
+            let path = span.split("::").next().unwrap_or_default();
+            span.contains("::") && is(path, &["rs", "toml"])
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A test by that name, or a check that something calls; in a settings file, that text.
+fn exists(held: &str) -> bool {
+    let (path, name) = held.split_once("::").unwrap();
+    let Ok(text) = fs::read_to_string(root().join(path)) else {
+        return false;
+    };
+    if !is(path, &["rs"]) {
+        return text.contains(name);
+    }
+    let Some((before, _)) = text.split_once(&format!("fn {name}(")) else {
+        return false;
+    };
+    // Attributes stand directly above.
+    let attributes = before.rsplit("\n\n").next().unwrap_or_default();
+    let is_test = attributes.contains("#[test]") || attributes.contains("#[tokio::test");
+    is_test || text.matches(&format!("{name}(")).count() > 1
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes everything");
+        text
+    })
+}
