@@ -260,6 +260,23 @@ fn documents_point_at_tests_that_exist() {
     }
 }
 
+/// What the README shows compiles, because it is taken from what compiles.
+#[test]
+fn the_readme_shows_lines_of_the_example() {
+    let readme = read("README.md");
+    let example = read("crates/sdk/examples/two_agents.rs");
+    let shown = readme.split("```rust\n").nth(1).unwrap_or_default();
+    let shown = shown.split("```").next().unwrap_or_default();
+    let lines: Vec<&str> = shown.lines().map(str::trim).collect();
+    assert!(lines.len() >= 10, "the README has lost its example");
+    for line in lines {
+        assert!(
+            example.lines().any(|known| known.trim() == line),
+            "not in the example: {line}"
+        );
+    }
+}
+
 #[test]
 fn every_invariant_and_every_claim_names_what_holds_it() {
     for (file, heading, least) in [
@@ -410,13 +427,17 @@ fn exists(held: &str) -> bool {
     if !is(path, &["rs"]) {
         return text.contains(name);
     }
-    let Some((before, _)) = text.split_once(&format!("fn {name}(")) else {
+    let defined = ["(", "<"].map(|after| format!("fn {name}{after}"));
+    let Some(at) = defined.iter().find_map(|form| text.find(form.as_str())) else {
         return false;
     };
     // Attributes stand directly above.
+    let (before, after) = text.split_at(at);
     let attributes = before.rsplit("\n\n").next().unwrap_or_default();
     let is_test = attributes.contains("#[test]") || attributes.contains("#[tokio::test");
-    is_test || text.matches(&format!("{name}(")).count() > 1
+    let call = format!("{name}(");
+    let is_called = before.contains(&call) || after.matches(&call).count() > 1;
+    is_test || is_called
 }
 
 fn sha256(bytes: &[u8]) -> String {

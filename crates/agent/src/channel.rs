@@ -56,6 +56,9 @@ pub(crate) struct Channel {
     not_before: Time,
     /// Members that have left shall be removed at this moment, unless somebody does it first.
     tidy_at: Option<Time>,
+    /// Our keys are replaced at this moment, wished or not: what somebody may have stolen of them
+    /// is worthless afterwards.
+    renew_at: Option<Time>,
     /// Commands that wait for the channel to open.
     openers: Vec<CommandId>,
     /// The last place told to the relay.
@@ -117,6 +120,7 @@ impl Channel {
             work: None,
             not_before: Time(0),
             tidy_at: None,
+            renew_at: None,
             openers: Vec::new(),
             told: Seq(0),
             changed: true,
@@ -468,10 +472,32 @@ impl Channel {
             return Ok(());
         }
         if self.line == Line::Level {
+            self.renew_keys_in_time(step)?;
             self.pump(step, uplink)?;
             self.commit_what_is_wished(step, uplink)?;
         }
         self.tell_cursor(step, uplink);
+        Ok(())
+    }
+
+    /// Post-compromise security without being asked: a new path, once in a while.
+    fn renew_keys_in_time(&mut self, step: &mut Step<'_, '_>) -> Result<(), Error> {
+        match self.renew_at {
+            Some(at) if at <= step.now => {
+                store::add_wish(
+                    step.tx,
+                    &self.record.id,
+                    &send::NOBODY,
+                    &record::Wish::Rotate,
+                )?;
+                self.renew_at = None;
+            }
+            Some(_) => {}
+            None => {
+                let pause = step.rng.random_range(RENEW_MS.0..=RENEW_MS.1);
+                self.renew_at = Some(step.now.plus(pause));
+            }
+        }
         Ok(())
     }
 
@@ -495,12 +521,13 @@ impl Channel {
         Ok(())
     }
 
-    /// When it wants to be woken.
+    /// When it wants to be woken. What is due already waits for something else, such as a
+    /// connection, and is looked at again when that comes.
     pub(crate) fn wake(&self, now: Time) -> Option<Time> {
-        let pause = (self.not_before > now).then_some(self.not_before);
-        [pause, self.tidy_at.filter(|_| self.is_active())]
+        [Some(self.not_before), self.tidy_at, self.renew_at]
             .into_iter()
             .flatten()
+            .filter(|at| *at > now)
             .min()
     }
 
@@ -612,5 +639,7 @@ impl Channel {
 const PAUSE_MS: u64 = 500;
 /// Pause before asking a relay again that does not know us as a member.
 const STRANGER_PAUSE_MS: u64 = 30_000;
+/// How long an agent that stays connected keeps its keys: 12 to 36 hours.
+const RENEW_MS: (u64, u64) = (12 * 3_600_000, 36 * 3_600_000);
 /// The cursor is told to the relay every so many records.
 const SEEN_EVERY: u64 = 64;

@@ -190,11 +190,12 @@ impl Policy {
     }
 
     /// This record without the invites that have been used up by `leaves`, which the next commit
-    /// of a member must drop, and without those that have ended at `now`, which it may drop.
+    /// of a member must drop, and, when `by` may, without those that have ended at `now`.
     #[must_use]
-    pub(crate) fn tidied(mut self, leaves: &[Leaf], now: Time) -> Self {
+    pub(crate) fn tidied(mut self, leaves: &[Leaf], by: &AgentId, now: Time) -> Self {
+        let may_drop = self.may_invite(by);
         self.invites
-            .retain(|invite| !is_used_up(invite, leaves) && invite.expires > now);
+            .retain(|invite| !is_used_up(invite, leaves) && !(may_drop && invite.expires <= now));
         self
     }
 

@@ -207,6 +207,7 @@ impl Session {
                     self.uploading = None;
                     self.key_packages = kept.key_packages;
                     self.last_resort = true;
+                    store::note_key_packages(step.tx, &self.relay, kept.key_packages)?;
                 }
                 Ok(())
             }
@@ -257,7 +258,7 @@ impl Session {
         };
         step.out.events.push(Event::Connected { relay: self.relay });
         let clock_ahead = store::signed(ready.now.0) - store::signed(step.now.0);
-        store::note_relay(step.tx, &self.relay, &[], ready.key_packages, clock_ahead)?;
+        store::note_relay(step.tx, &self.relay, ready.key_packages, clock_ahead)?;
         self.welcomes = ready.welcomes;
         self.take_welcomes(step);
         Ok(())

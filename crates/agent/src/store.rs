@@ -541,16 +541,29 @@ pub(crate) fn save_event(tx: &Connection, at: Time, event: &Event) -> Result<(),
     Ok(())
 }
 
+/// What a relay said when it let us in.
 pub(crate) fn note_relay(
     tx: &Connection,
     relay: &RelayKey,
-    addresses: &[String],
     key_packages: u32,
     clock_ahead: i64,
 ) -> Result<(), Error> {
     tx.execute(
-        "INSERT OR REPLACE INTO relays (relay, addresses, key_packages, clock_ahead) VALUES (?1, ?2, ?3, ?4)",
-        params![relay.0, frame::encode(&addresses.to_vec()), key_packages, clock_ahead],
+        "INSERT OR REPLACE INTO relays (relay, key_packages, clock_ahead) VALUES (?1, ?2, ?3)",
+        params![relay.0, key_packages, clock_ahead],
+    )?;
+    Ok(())
+}
+
+/// How many KeyPackages it holds after an upload.
+pub(crate) fn note_key_packages(
+    tx: &Connection,
+    relay: &RelayKey,
+    key_packages: u32,
+) -> Result<(), Error> {
+    tx.execute(
+        "UPDATE relays SET key_packages = ?2 WHERE relay = ?1",
+        params![relay.0, key_packages],
     )?;
     Ok(())
 }

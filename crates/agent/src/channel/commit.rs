@@ -272,7 +272,7 @@ impl Channel {
             .collect();
         let mut removed: BTreeSet<AgentId> = left.iter().map(|(agent, _)| *agent).collect();
         let mut added = BTreeMap::new();
-        let mut after = before.clone().tidied(&leaves, step.now);
+        let mut after = before.clone().tidied(&leaves, &me, step.now);
 
         match wish.map(|wish| &wish.wish) {
             None | Some(Wish::Rotate | Wish::Leave) => {}
@@ -341,7 +341,10 @@ impl Channel {
         let removed: Vec<AgentId> = removed.into_iter().collect();
         if matches!(wish.map(|wish| &wish.wish), Some(Wish::Invite { .. })) && !removed.is_empty() {
             // A removal ends every invite, a new one too: first remove, then invite.
-            let plan_after = before.clone().tidied(&leaves, step.now).without(&removed);
+            let plan_after = before
+                .clone()
+                .tidied(&leaves, &me, step.now)
+                .without(&removed);
             return Ok(Some(Plan {
                 added: Vec::new(),
                 added_agents: Vec::new(),

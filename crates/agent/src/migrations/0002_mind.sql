@@ -142,7 +142,6 @@ CREATE TABLE events (
 -- What each relay said last.
 CREATE TABLE relays (
     relay        BLOB PRIMARY KEY,
-    addresses    BLOB NOT NULL,
     key_packages INTEGER NOT NULL,
     clock_ahead  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
