@@ -160,18 +160,11 @@ impl Machine {
 
 impl Ran {
     /// It must have succeeded.
-    #[must_use]
-    #[track_caller]
-    pub fn succeeded(self) -> Self {
-        assert_eq!(self.code, 0, "{self:?}");
-        self
-    }
-
-    /// The same, for those who need nothing of it.
     #[track_caller]
     #[expect(clippy::return_self_not_must_use, reason = "often only success counts")]
     pub fn ok(self) -> Self {
-        self.succeeded()
+        assert_eq!(self.code, 0, "{self:?}");
+        self
     }
 
     /// The only line of stdout.

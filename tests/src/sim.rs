@@ -8,13 +8,16 @@
 //!
 //! The parts: [`world`] owns clock and queue, [`relay`] runs the hub as its driver does, [`agent`]
 //! runs a mind as its worker does, [`script`] says what people do, [`checks`] says what must hold.
+//! [`stage`] is the same without chance, for tests that direct every move.
 
 pub mod agent;
 pub mod checks;
 pub mod relay;
 pub mod script;
+pub mod stage;
 pub mod world;
 
+pub use stage::Stage;
 pub use world::{Outcome, World};
 
 use std::collections::BTreeMap;

@@ -350,7 +350,7 @@ fn run(
             channel,
             id: message,
             draft,
-        } => named(channels, &channel)?.queue(step, id, message, draft),
+        } => named(channels, &channel)?.queue(step, id, message, &draft),
         Command::Invite {
             channel,
             uses,

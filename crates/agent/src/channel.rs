@@ -337,15 +337,14 @@ impl Channel {
     }
 
     /// The channel is registered: it can be used.
-    pub(crate) fn created(&mut self, step: &mut Step<'_, '_>) -> Result<(), Error> {
+    pub(crate) fn created(&mut self, step: &mut Step<'_, '_>) {
         let State::Creating { command } = &self.record.state else {
-            return Ok(());
+            return;
         };
         let command = *command;
         self.openers.push(command);
         self.record.state = State::Active { pending: None };
         self.opened(step);
-        Ok(())
     }
 
     /// Tells everybody who waits that the channel is open, and asks for its log.

@@ -16,6 +16,10 @@ use crate::mls::MlsError;
 /// The plaintext of one message.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "a content type is what everybody calls it"
+)]
 pub(crate) struct Content {
     /// The sender's counter in this channel, from 1.
     #[n(0)]

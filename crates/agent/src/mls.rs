@@ -72,6 +72,10 @@ pub(crate) struct Change {
 }
 
 /// A message from the log, opened.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and none is kept"
+)]
 pub(crate) enum Opened {
     Application {
         sender: AgentId,
@@ -285,15 +289,15 @@ impl Group {
                 })
             }
             ProcessedMessageContent::StagedCommitMessage(staged) => {
-                let by = match sender {
-                    Sender::Member(index) => Committer::Member(self.leaf_at(index)?.agent),
+                let by = match &sender {
+                    Sender::Member(index) => Committer::Member(self.leaf_at(*index)?.agent),
                     Sender::NewMemberCommit => Committer::Joiner(agent_of(&credential)?),
                     Sender::External(_) | Sender::NewMemberProposal => {
                         return Err(MlsError::Refused("a commit from outside the group".into()));
                     }
                 };
                 let removes_us = staged.self_removed();
-                let deed = self.deed(&staged, by, bound)?;
+                let deed = self.deed(&staged, by, &sender, bound)?;
                 Ok(Opened::Commit(Box::new(ForeignCommit {
                     staged: *staged,
                     deed,
@@ -312,7 +316,13 @@ impl Group {
     }
 
     /// Translates a verified commit into what the policy judges.
-    fn deed(&self, staged: &StagedCommit, by: Committer, bound: Bound) -> Result<Deed, MlsError> {
+    fn deed(
+        &self,
+        staged: &StagedCommit,
+        by: Committer,
+        committer: &Sender,
+        bound: Bound,
+    ) -> Result<Deed, MlsError> {
         // Every credential that the commit brings in must be its leaf's own key. `leaf_of` checks
         // each leaf that we look at; this catches any other place a credential can come from.
         for credential in staged.credentials_to_verify() {
@@ -322,15 +332,16 @@ impl Group {
         let mut removed = Vec::new();
         let mut forbidden = false;
         for queued in staged.queued_proposals() {
-            match queued.proposal().proposal_type() {
-                ProposalType::Add | ProposalType::Remove | ProposalType::GroupContextExtensions => {
-                    forbidden |= !matches!(queued.sender(), Sender::Member(_));
-                }
-                ProposalType::ExternalInit => {
-                    forbidden |= !matches!(by, Committer::Joiner(_));
-                }
-                _ => forbidden = true,
-            }
+            let kind = queued.proposal().proposal_type();
+            forbidden |= match by {
+                Committer::Member(_) => !matches!(
+                    kind,
+                    ProposalType::Add | ProposalType::Remove | ProposalType::GroupContextExtensions
+                ),
+                Committer::Joiner(_) => kind != ProposalType::ExternalInit,
+            };
+            // A proposal of somebody else, by reference.
+            forbidden |= queued.sender() != committer;
         }
         for add in staged.add_proposals() {
             added.push(leaf_of(add.add_proposal().key_package().leaf_node())?);
@@ -502,9 +513,12 @@ impl OpenedWelcome {
             return Err(MlsError::Refused("not a Welcome".into()));
         };
         let processed = ProcessedWelcome::new_from_welcome(provider, &join_config(), welcome)
-            .map_err(|error| match error {
-                openmls::prelude::WelcomeError::NoMatchingKeyPackage => MlsError::NoKeyPackage,
-                other => refused(other),
+            .map_err(|error| {
+                if matches!(error, openmls::prelude::WelcomeError::NoMatchingKeyPackage) {
+                    MlsError::NoKeyPackage
+                } else {
+                    refused(error)
+                }
             })?;
         let by_last_resort = processed
             .own_key_package()

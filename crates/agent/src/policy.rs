@@ -85,6 +85,10 @@ impl PolicyInvite {
 
 /// One leaf of the tree, as far as rules care.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "a leaf key is what RFC 9420 calls it"
+)]
 pub(crate) struct Leaf {
     /// The member, whose credential has been found equal to its key.
     pub(crate) agent: AgentId,
@@ -195,7 +199,7 @@ impl Policy {
     pub(crate) fn tidied(mut self, leaves: &[Leaf], by: &AgentId, now: Time) -> Self {
         let may_drop = self.may_invite(by);
         self.invites
-            .retain(|invite| !is_used_up(invite, leaves) && !(may_drop && invite.expires <= now));
+            .retain(|invite| !is_used_up(invite, leaves) && (!may_drop || invite.expires > now));
         self
     }
 

@@ -182,9 +182,10 @@ impl Session {
     ) -> Result<(), Error> {
         match frame {
             ToAgent::Ready(ready) => self.ready(step, &ready),
-            ToAgent::Created(created) => {
-                with(channels, &created.channel, |channel| channel.created(step))
-            }
+            ToAgent::Created(created) => with(channels, &created.channel, |channel| {
+                channel.created(step);
+                Ok(())
+            }),
             ToAgent::Published(published) => with(channels, &published.channel, |channel| {
                 channel.published(step, &published.id, published.seq)
             }),
@@ -218,7 +219,7 @@ impl Session {
                 Some(Asked::GroupInfo(_)) | None => Ok(()),
             },
             ToAgent::Welcome(welcome) => {
-                Channel::welcome(step, channels, self.relay, welcome, &self.uplink)?;
+                Channel::welcome(step, channels, self.relay, &welcome, &self.uplink)?;
                 self.welcomes = self.welcomes.saturating_sub(1);
                 self.take_welcomes(step);
                 Ok(())

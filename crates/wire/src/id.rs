@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(text.len(), 4 + 52);
         assert_eq!(text.parse(), Ok(id));
         assert!(text.to_uppercase().parse::<AgentId>().is_err());
-        assert!(text[..20].parse::<AgentId>().is_err());
+        assert!(text.get(..20).unwrap().parse::<AgentId>().is_err());
     }
 
     /// The example of the did:key specification for Ed25519.

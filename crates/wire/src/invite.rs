@@ -211,7 +211,7 @@ mod tests {
             );
         }
         assert_eq!(
-            line[..line.len() - 3].parse::<Invite>(),
+            line.get(..line.len() - 3).unwrap().parse::<Invite>(),
             Err(BadInvite::Altered)
         );
         assert_eq!("hello".parse::<Invite>(), Err(BadInvite::NotAnInvite));

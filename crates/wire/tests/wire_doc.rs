@@ -179,7 +179,10 @@ fn the_signatures_in_the_examples_hold_over_the_documented_statements() {
         &said("statement-guest"),
         &guest_proof().signature
     ));
-    assert!(alice().signed(&said("statement-invite"), &signed(&said("statement-invite"))));
+    assert!(alice().signed(
+        &said("statement-invite"),
+        &signed(&said("statement-invite"))
+    ));
     assert!(verify(
         &signing,
         &said("statement-join"),

@@ -12,11 +12,16 @@ use skytale_wire::{
     id::{AgentId, Time, TransportKey},
 };
 
-use super::world::{Faults, Happening, World};
+use super::{
+    relay::RENEW_MS,
+    world::{Faults, Happening, World},
+};
 
 /// An agent's process and its disk.
 pub(super) struct SimAgent {
     pub(super) name: String,
+    /// What it calls itself at the moment.
+    label: String,
     pub(super) id: AgentId,
     pub(super) vault: Connection,
     mind: Option<Agent>,
@@ -25,7 +30,7 @@ pub(super) struct SimAgent {
     waiting: Vec<Input>,
     stepping: bool,
     wake: Option<Time>,
-    skew_ms: i64,
+    pub(super) skew_ms: i64,
     pub(super) guest: bool,
     accept: Accept,
     /// Commands whose answers are still owed.
@@ -34,7 +39,28 @@ pub(super) struct SimAgent {
 
 impl SimAgent {
     pub(super) fn new(index: usize, faults: &Faults, rng: &mut ChaCha8Rng) -> Self {
-        let mut vault = Connection::open_in_memory().unwrap();
+        let skew_ms = if faults.skew && rng.random_bool(0.5) {
+            rng.random_range(-7_200_000..7_200_000)
+        } else {
+            0
+        };
+        let guest = index > 0 && rng.random_bool(0.3);
+        let accept = [Accept::Known, Accept::Anyone, Accept::Ask][rng.random_range(0..3)];
+        let vault = Connection::open_in_memory().unwrap();
+        Self::over(index, vault, (skew_ms, guest, accept), rng)
+    }
+
+    /// With an account, a right clock and no mistrust, over a vault that a test has opened.
+    pub(super) fn directed(index: usize, vault: Connection, rng: &mut ChaCha8Rng) -> Self {
+        Self::over(index, vault, (0, false, Accept::Anyone), rng)
+    }
+
+    fn over(
+        index: usize,
+        mut vault: Connection,
+        (skew_ms, guest, accept): (i64, bool, Accept),
+        rng: &mut ChaCha8Rng,
+    ) -> Self {
         Agent::migrate(&mut vault).unwrap();
         let mut seed = [0_u8; 32];
         rng.fill(&mut seed);
@@ -45,13 +71,9 @@ impl SimAgent {
                 [seed],
             )
             .unwrap();
-        let skew_ms = if faults.skew && rng.random_bool(0.5) {
-            rng.random_range(-7_200_000..7_200_000)
-        } else {
-            0
-        };
         let mut agent = Self {
             name: NAMES[index].to_owned(),
+            label: NAMES[index].to_owned(),
             id: AgentId([0; 32]),
             vault,
             mind: None,
@@ -61,8 +83,8 @@ impl SimAgent {
             stepping: false,
             wake: None,
             skew_ms,
-            guest: index > 0 && rng.random_bool(0.3),
-            accept: [Accept::Known, Accept::Anyone, Accept::Ask][rng.random_range(0..3)],
+            guest,
+            accept,
             owed: BTreeMap::new(),
         };
         agent.open(rng.random());
@@ -77,7 +99,7 @@ impl SimAgent {
         };
         let tx = self.vault.transaction().unwrap();
         let mind =
-            Agent::open_with(&tx, &self.name, config, ChaCha8Rng::seed_from_u64(seed)).unwrap();
+            Agent::open_with(&tx, &self.label, config, ChaCha8Rng::seed_from_u64(seed)).unwrap();
         tx.commit().unwrap();
         self.mind = Some(mind);
     }
@@ -99,7 +121,7 @@ impl SimAgent {
             "{} ({:?}): owed {:?}, outbox {}, wishes {}, channels {:?}",
             self.name,
             self.conn,
-            self.owed.values().map(kind).collect::<Vec<_>>(),
+            self.owed.values().map(command_kind).collect::<Vec<_>>(),
             view::outbox_len(&self.vault, None).unwrap(),
             view::commits_wanted(&self.vault).unwrap(),
             view::channels(&self.vault)
@@ -115,7 +137,7 @@ impl SimAgent {
     }
 }
 
-pub(super) fn kind(command: &skytale_agent::Command) -> String {
+pub(super) fn command_kind(command: &skytale_agent::Command) -> String {
     format!("{command:?}")
         .split([' ', '{'])
         .next()
@@ -142,6 +164,8 @@ impl World {
         if let Some(index) = self.agent_of(conn) {
             let relay = self.relay.key;
             self.think(index, Input::Frame { relay, frame });
+        } else {
+            self.counters.count("fault: lost with its connection");
         }
     }
 
@@ -238,6 +262,11 @@ impl World {
             return;
         }
         let seed = self.rng.random();
+        let other = self.rng.random_range(0..self.agents.len());
+        if self.faults.on && self.rng.random_bool(0.1) {
+            // Anybody may call itself anything, also what somebody else calls itself.
+            self.agents[index].label = self.agents[other].name.clone();
+        }
         self.agents[index].open(seed);
         self.after(1, Happening::Connect(index));
     }
@@ -265,6 +294,9 @@ impl World {
         self.relay.accept(conn, transport);
         self.agents[index].conn = Some(conn);
         let token = (!self.agents[index].guest).then(|| "account".to_owned());
+        if token.is_some() && self.faults.on && self.faults.short_tokens {
+            self.after(RENEW_MS, Happening::Token(index, conn));
+        }
         let relay = self.relay.key;
         self.think(
             index,
@@ -274,6 +306,21 @@ impl World {
                 token,
             },
         );
+    }
+
+    /// A new token in time, or not: then the relay ends the connection, and the next one shows it.
+    pub(super) fn renew_token(&mut self, index: usize, conn: Conn) {
+        if self.agents[index].conn != Some(conn) || !self.faults.on {
+            return;
+        }
+        if self.rng.random_bool(0.3) {
+            self.counters.count("fault: token not renewed");
+            return;
+        }
+        let relay = self.relay.key;
+        let token = "account".to_owned();
+        self.think(index, Input::Token { relay, token });
+        self.after(RENEW_MS, Happening::Token(index, conn));
     }
 
     fn answered(&mut self, index: usize, id: CommandId, answer: Answer) {
@@ -289,6 +336,12 @@ impl World {
             }
         };
         self.say_aloud(|| format!("{} is answered {id:?} {answer:?}", self.agents[index].name));
+        if let Some(command) = self.script.asked.get(&id)
+            && !matches!(answer, Answer::Failed(_))
+        {
+            let command = command_kind(command);
+            self.counters.count(format!("{command}: {kind}"));
+        }
         self.counters.count(format!("answer: {kind}"));
         self.heard_answer(index, id, answer);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skytale_agent::{audit, inbox, view};
+use skytale_agent::{Draft, audit, inbox, view};
 use skytale_relay::archive::{Archive as _, ArchiveReader as _};
 use skytale_wire::{
     Blob,
@@ -11,7 +11,7 @@ use skytale_wire::{
     id::{AgentId, ChannelId, Seq},
 };
 
-use super::{relay::envelope, script::CANARY, world::World};
+use super::{Counters, agent::SimAgent, relay::envelope, script::CANARY, world::World};
 
 /// A channel's log, as the relay has it.
 struct Log {
@@ -29,13 +29,16 @@ pub(super) fn judge(world: &mut World, broken: &mut Vec<String>) {
         no_plaintext(&log, broken);
         members_agree(world, &log, broken);
         messages_arrive_once_and_in_order(world, &log, broken);
+        messages_say_what_was_said(world, &log, broken);
+        nothing_acknowledged_is_lost(world, &log, broken);
         the_removed_read_nothing_later(world, &log, broken);
-    }
-    for (package, count) in &world.relay.handed_out {
-        if *count > 1 && !is_last_resort(world, *count) {
-            broken.push(format!("KeyPackage {package} was handed out {count} times"));
+        if world.seed.is_multiple_of(READ_AGAIN_EVERY) {
+            what_was_read_stays_closed(world, &log, broken);
         }
+        log.tell(&world.agents, &mut world.counters);
     }
+    a_key_package_is_used_once(world, broken);
+    tell_states(world);
     for (number, agent) in world.agents.iter().enumerate() {
         let outbox = view::outbox_len(&agent.vault, None).unwrap();
         if outbox > 0 {
@@ -59,9 +62,39 @@ pub(super) fn judge(world: &mut World, broken: &mut Vec<String>) {
     }
 }
 
-/// With three single-use packages an agent, some adds do fall back on the last resort.
-fn is_last_resort(_world: &World, _count: u32) -> bool {
-    true
+/// Single-use packages leave the relay once; only what an agent has declared to be its last resort
+/// may be given to several.
+fn a_key_package_is_used_once(world: &World, broken: &mut Vec<String>) {
+    for (package, count) in &world.relay.handed_out {
+        if *count > 1 && !world.relay.last_resorts.contains(package) {
+            broken.push(format!("KeyPackage {package} was handed out {count} times"));
+        }
+    }
+}
+
+/// In which states channels have ended, and whether one line has carried several.
+fn tell_states(world: &mut World) {
+    for agent in &world.agents {
+        let views = view::channels(&agent.vault).unwrap();
+        for view in &views {
+            let state = match view.state {
+                view::ChannelState::Offered(_) => "Offered".to_owned(),
+                state => format!("{state:?}"),
+            };
+            world.counters.count(format!("state: {state}"));
+        }
+        let talking = views
+            .iter()
+            .filter(|view| view.state == view::ChannelState::Active && view.members > 1)
+            .filter(|view| {
+                let got = inbox::look(&agent.vault, Some(view.id), 0, 1).unwrap();
+                !got.is_empty()
+            })
+            .count();
+        if talking > 1 {
+            world.counters.count("line: several channels");
+        }
+    }
 }
 
 impl Log {
@@ -117,6 +150,48 @@ impl Log {
             channel,
             records,
             stays,
+        }
+    }
+
+    /// Counts what has happened to the roster.
+    fn tell(&self, agents: &[SimAgent], counters: &mut Counters) {
+        for (agent, stays) in &self.stays {
+            if stays.len() > 1 && agents.iter().any(|known| known.id == *agent) {
+                counters.count("log: came back");
+            }
+        }
+        let mut left = BTreeSet::new();
+        let founder = self.records.first().map(|(_, _, first)| first.agent);
+        for (_, _, record) in &self.records {
+            counters.count(format!("log: {:?}", record.kind));
+            if record.kind == Kind::Leave {
+                left.insert(record.agent);
+            }
+            let Some(change) = &record.change else {
+                continue;
+            };
+            let change: RosterChange = decode(change, FRAME_BYTES_MAX).unwrap();
+            for agent in &change.removed {
+                let which = if left.remove(agent) {
+                    "log: leaf of one that left removed"
+                } else if Some(*agent) == founder {
+                    "log: founder removed by another admin"
+                } else {
+                    "log: removed"
+                };
+                counters.count(which);
+            }
+            for grant in &change.granted {
+                if grant.admin {
+                    counters.count("log: another admin");
+                }
+            }
+            if !change.opened.is_empty() {
+                counters.count("log: invite opened");
+            }
+            if !change.closed.is_empty() {
+                counters.count("log: invite closed");
+            }
         }
     }
 
@@ -282,6 +357,72 @@ fn messages_arrive_once_and_in_order(world: &World, log: &Log, broken: &mut Vec<
     }
 }
 
+/// A message arrives as it was sent, by whom it was sent.
+fn messages_say_what_was_said(world: &mut World, log: &Log, broken: &mut Vec<String>) {
+    for agent in &world.agents {
+        for got in inbox::look(&agent.vault, Some(log.channel), 0, 1_000_000).unwrap() {
+            let Some(said) = world.script.said.get(&got.id) else {
+                broken.push(format!("{} has a message that nobody sent", agent.name));
+                continue;
+            };
+            let heard = Draft {
+                content_type: got.content_type,
+                in_reply_to: got.in_reply_to,
+                headers: got.headers,
+                payload: got.payload,
+            };
+            if heard != *said {
+                broken.push(format!("{} has {} altered", agent.name, got.seq));
+            }
+            if said.in_reply_to.is_some() {
+                world.counters.count("message: an answer");
+            }
+            if !said.headers.is_empty() {
+                world.counters.count("message: with headers");
+            }
+        }
+    }
+}
+
+/// I1, I12: what a sender was told is stored stands in the log, at the place that it was told.
+fn nothing_acknowledged_is_lost(world: &World, log: &Log, broken: &mut Vec<String>) {
+    for ((channel, id), (sender, seq)) in &world.script.stored {
+        if *channel != log.channel {
+            continue;
+        }
+        let stored = log.records.iter().any(|(at, _, record)| {
+            at == seq && record.agent == *sender && record.id == *id && record.kind == Kind::Application
+        });
+        if !stored {
+            broken.push(format!(
+                "{} was told that {id:?} is stored at {seq}, where it is not",
+                world.id_of(sender)
+            ));
+        }
+    }
+}
+
+/// I15: a vault opens nothing that it has read already, in this epoch or an earlier one.
+fn what_was_read_stays_closed(world: &World, log: &Log, broken: &mut Vec<String>) {
+    for agent in &world.agents {
+        let views = view::channels(&agent.vault).unwrap();
+        let Some(view) = views.iter().find(|view| view.id == log.channel) else {
+            continue;
+        };
+        let read: Vec<(Seq, Blob)> = log
+            .records
+            .iter()
+            .filter(|(seq, _, _)| *seq <= view.cursor)
+            .map(|(seq, bytes, _)| (*seq, bytes.clone()))
+            .collect();
+        let tried = audit::try_open(&agent.vault, log.channel, &read).unwrap();
+        let opened = tried.iter().filter(|tried| tried.opened).count();
+        if opened > 0 {
+            broken.push(format!("{} opened {opened} records again", agent.name));
+        }
+    }
+}
+
 /// I6: whoever was removed opens nothing sequenced later, with everything that it still has.
 fn the_removed_read_nothing_later(world: &World, log: &Log, broken: &mut Vec<String>) {
     for (agent, stays) in &log.stays {
@@ -308,3 +449,6 @@ fn the_removed_read_nothing_later(world: &World, log: &Log, broken: &mut Vec<Str
         }
     }
 }
+
+/// Trying every record again costs as much as the rest of a schedule: one in so many does.
+const READ_AGAIN_EVERY: u64 = 8;

@@ -1,7 +1,7 @@
 //! The hub on its archive, run as the driver runs it: writes wait for a flush, reads see what is
 //! durable, a crash loses what was not flushed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
@@ -27,12 +27,16 @@ pub(super) struct SimRelay {
     unflushed: VecDeque<(Ticket, Write)>,
     flushing: bool,
     pub(super) store_fails: bool,
+    /// A write has failed, and heads have not been loaded again.
+    broken: bool,
     /// Connections and the key that each was opened with.
     conns: BTreeMap<Conn, TransportKey>,
     greeted: BTreeMap<Conn, AgentId>,
     wake: Option<Time>,
     /// Hashes of KeyPackages that were handed out, and how often.
     pub(super) handed_out: BTreeMap<Digest, u32>,
+    /// Hashes of those that agents have declared to be their last resort.
+    pub(super) last_resorts: BTreeSet<Digest>,
 }
 
 impl SimRelay {
@@ -49,10 +53,12 @@ impl SimRelay {
             unflushed: VecDeque::new(),
             flushing: false,
             store_fails: false,
+            broken: false,
             conns: BTreeMap::new(),
             greeted: BTreeMap::new(),
             wake: None,
             handed_out: BTreeMap::new(),
+            last_resorts: BTreeSet::new(),
         }
     }
 
@@ -74,7 +80,13 @@ impl World {
     /// A frame has reached the relay: the edge's part, then the hub's.
     pub(super) fn relay_hears(&mut self, conn: Conn, frame: ToRelay) {
         if !self.relay.is_up() || !self.relay.conns.contains_key(&conn) {
+            self.counters.count("fault: lost with its connection");
             return;
+        }
+        if let ToRelay::PutKeyPackages(upload) = &frame
+            && let Some(package) = &upload.last_resort
+        {
+            self.relay.last_resorts.insert(Digest::of(&[package]));
         }
         match frame {
             ToRelay::Hello(hello) => self.admit(conn, &hello),
@@ -150,7 +162,11 @@ impl World {
         Some(match credential {
             Credential::Token(account) => Right::Account {
                 account: account.clone(),
-                expires: self.now.plus(3_600_000),
+                expires: self.now.plus(if self.faults.on && self.faults.short_tokens {
+                    SHORT_TOKEN_MS
+                } else {
+                    3_600_000
+                }),
             },
             Credential::Invite(proof) => Right::Invite(proof.clone()),
             Credential::Member => Right::Member,
@@ -179,11 +195,14 @@ impl World {
                         });
                     }
                     if let ToAgent::KeyPackage(package) = &frame {
-                        *self
-                            .relay
-                            .handed_out
-                            .entry(Digest::of(&[&package.package]))
-                            .or_default() += 1;
+                        let hash = Digest::of(&[&package.package]);
+                        *self.relay.handed_out.entry(hash).or_default() += 1;
+                        let which = if self.relay.last_resorts.contains(&hash) {
+                            "last resort"
+                        } else {
+                            "single use"
+                        };
+                        self.counters.count(format!("key package: {which}"));
                     }
                     self.send_to_agent(conn, lane, frame);
                 }
@@ -278,19 +297,46 @@ impl World {
             return;
         }
         let (tickets, writes): (Vec<Ticket>, Vec<Write>) = self.relay.unflushed.drain(..).unzip();
-        if self.relay.store_fails {
-            self.relay.store_fails = false;
-            let channels = self.relay.archive.reader().channels().unwrap();
-            let mut out = Vec::new();
-            if let Some(hub) = &mut self.relay.hub {
-                hub.reload(channels, self.now, &mut out).unwrap();
+        if self.relay.store_fails || self.relay.broken {
+            // A write whose sync failed may have reached the disk all the same.
+            if !self.relay.broken && self.rng.random_bool(0.3) {
+                self.counters.count("fault: store fails after writing");
+                self.relay.archive.write(&writes).unwrap();
             }
-            self.relay_does(out);
+            self.relay.store_fails = false;
+            self.relay_thinks(Input::Failed { ticket: tickets[0] });
+            if !self.relay.broken {
+                self.relay.broken = true;
+                let pause = self.rng.random_range(1..150);
+                self.after(pause, Happening::Reload);
+            }
             return;
         }
         let written = self.relay.archive.write(&writes).unwrap();
         for (ticket, written) in tickets.into_iter().zip(written) {
             self.relay_thinks(Input::Stored { ticket, written });
+        }
+    }
+
+    /// The store works again: the hub goes back to what it holds.
+    pub(super) fn reload(&mut self) {
+        if !self.relay.is_up() || !std::mem::take(&mut self.relay.broken) {
+            return;
+        }
+        self.relay.unflushed.clear();
+        let channels = self.relay.archive.reader().channels().unwrap();
+        let mut out = Vec::new();
+        if let Some(hub) = &mut self.relay.hub {
+            hub.reload(channels, self.now, &mut out).unwrap();
+        }
+        self.relay_does(out);
+    }
+
+    /// The relay notices that nobody is at the other end of a connection any more.
+    pub(super) fn relay_misses(&mut self, conn: Conn) {
+        if self.relay.conns.contains_key(&conn) {
+            self.relay.forget(conn);
+            self.relay_thinks(Input::Gone { conn });
         }
     }
 
@@ -300,6 +346,10 @@ impl World {
         }
         self.counters.count("fault: relay crash");
         self.relay.hub = None;
+        self.relay.broken = false;
+        if !self.relay.unflushed.is_empty() {
+            self.counters.count("fault: relay crash before the sync");
+        }
         self.relay.unflushed.clear();
         self.relay.flushing = false;
         self.relay.wake = None;
@@ -331,6 +381,7 @@ fn config(relay: RelayKey) -> HubConfig {
             claims_of_target: free,
             uploads: free,
             group_infos: free,
+            slow_reader_ms: 3_000,
             ..Limits::default()
         },
         guests: true,
@@ -343,3 +394,8 @@ fn config(relay: RelayKey) -> HubConfig {
 pub(super) fn envelope(record: &[u8]) -> skytale_wire::envelope::Envelope {
     decode(record, FRAME_BYTES_MAX).unwrap()
 }
+
+/// A token's life where tokens are short: with the relay's leeway most schedules see them end.
+const SHORT_TOKEN_MS: u64 = 3_000;
+/// When the worker brings a new one.
+pub(super) const RENEW_MS: u64 = 2_500;

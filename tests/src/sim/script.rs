@@ -1,12 +1,12 @@
 //! What people do: a random story of channels, invites, messages, removals.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
-use skytale_agent::{Answer, Command, CommandId, Draft, Event, Input, view};
+use skytale_agent::{Answer, Command, CommandId, Draft, Event, Input, inbox, view};
 use skytale_wire::{
-    id::{AgentId, ChannelId, MessageId, Time},
+    id::{AgentId, ChannelId, MessageId, Seq, Time},
     name::ChannelName,
 };
 
@@ -20,9 +20,16 @@ pub(super) struct Script {
     pub(super) channels: Vec<ChannelId>,
     /// Lines that somebody has made and nobody has used as often as they allow.
     lines: Vec<String>,
-    /// Messages that somebody was told are stored.
-    pub(super) stored: BTreeSet<(ChannelId, MessageId)>,
-    said: u32,
+    /// Messages that their sender was told are stored, and where.
+    pub(super) stored: BTreeMap<(ChannelId, MessageId), (AgentId, Seq)>,
+    /// What each message said.
+    pub(super) said: BTreeMap<MessageId, Draft>,
+    /// Every command, also of those who died before its answer.
+    pub(super) asked: BTreeMap<CommandId, Command>,
+    /// Every answer, in a directed play.
+    pub(super) answers: BTreeMap<CommandId, Answer>,
+    /// Somebody else says what happens: nobody here has ideas of his own.
+    is_directed: bool,
 }
 
 impl Script {
@@ -32,10 +39,24 @@ impl Script {
             end: START.plus(rng.random_range(4_000..25_000)),
             acts_left,
             agents,
+            is_directed: false,
+            ..Self::directed()
+        }
+    }
+
+    /// No story: a test tells everybody what to do.
+    pub(super) fn directed() -> Self {
+        Self {
+            end: START,
+            acts_left: 0,
+            agents: 0,
             channels: Vec::new(),
             lines: Vec::new(),
-            stored: BTreeSet::new(),
-            said: 0,
+            stored: BTreeMap::new(),
+            said: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            is_directed: true,
         }
     }
 
@@ -48,7 +69,11 @@ impl Script {
     }
 
     pub(super) fn describe(&self) -> String {
-        format!("{} messages said, {} stored", self.said, self.stored.len())
+        format!(
+            "{} messages said, {} stored",
+            self.said.len(),
+            self.stored.len()
+        )
     }
 }
 
@@ -74,22 +99,22 @@ impl World {
             return self.come_in(index);
         };
         match self.rng.random_range(0..100) {
-            0..=49 => self.say(index, channel),
-            50..=61 => {
+            0..=44 => self.say(index, channel),
+            45..=55 => {
                 let line = self.make_line(index, channel);
                 self.command(index, line);
             }
-            62..=71 => {
+            56..=64 => {
                 let agents = vec![self.agents[other].id];
                 self.command(index, Command::Add { channel, agents });
             }
-            72..=79 => self.command(index, Command::Rotate { channel }),
-            80..=85 => {
+            65..=71 => self.command(index, Command::Rotate { channel }),
+            72..=77 => {
                 let agents = vec![self.agents[other].id];
                 self.command(index, Command::Remove { channel, agents });
             }
-            86..=89 => {
-                let (admin, may_invite) = (self.rng.random(), true);
+            78..=82 => {
+                let (admin, may_invite) = (self.rng.random(), self.rng.random_bool(0.8));
                 let agent = self.agents[other].id;
                 self.command(
                     index,
@@ -101,11 +126,26 @@ impl World {
                     },
                 );
             }
-            90..=91 => self.command(index, Command::CloseInvites { channel }),
-            92..=94 if index > 0 => self.command(index, Command::Leave { channel }),
-            95 => self.open(index),
-            96..=97 => self.too_large(index, channel),
+            83..=85 => self.depose(index, channel),
+            86..=87 => self.command(index, Command::CloseInvites { channel }),
+            88..=91 if index > 0 => self.command(index, Command::Leave { channel }),
+            92..=94 => self.open(index),
+            95..=96 => self.too_large(index, channel),
             _ => self.come_in(index),
+        }
+    }
+
+    /// An admin removes another admin, perhaps the one who made it an admin.
+    fn depose(&mut self, index: usize, channel: ChannelId) {
+        let members = view::members(&self.agents[index].vault, channel).unwrap();
+        let admins: Vec<AgentId> = members
+            .iter()
+            .filter(|member| member.admin && !member.me)
+            .map(|member| member.agent)
+            .collect();
+        if !admins.is_empty() {
+            let agents = vec![admins[self.rng.random_range(0..admins.len())]];
+            self.command(index, Command::Remove { channel, agents });
         }
     }
 
@@ -168,13 +208,38 @@ impl World {
             self.rng.random_range(1..=4)
         };
         for _ in 0..burst {
-            self.script.said += 1;
             let id = MessageId(self.rng.random());
             let length = [0, 10, 300, 3000][self.rng.random_range(0..4)];
-            let text = format!("{CANARY} {} {}", self.script.said, "x".repeat(length));
-            let draft = Draft::text(&text);
+            let number = self.script.said.len();
+            let text = format!("{CANARY} {number} {}", "x".repeat(length));
+            let draft = Draft {
+                in_reply_to: self.what_to_answer(index, channel),
+                headers: self.some_headers(),
+                ..Draft::text(&text)
+            };
+            self.script.said.insert(id, draft.clone());
             self.command(index, Command::Send { channel, id, draft });
         }
+    }
+
+    /// Now and then a message answers one that has been read.
+    fn what_to_answer(&mut self, index: usize, channel: ChannelId) -> Option<MessageId> {
+        if !self.rng.random_bool(0.15) {
+            return None;
+        }
+        let unread = inbox::look(&self.agents[index].vault, Some(channel), 0, 5).unwrap();
+        unread.last().map(|message| message.id)
+    }
+
+    fn some_headers(&mut self) -> Vec<(String, String)> {
+        let count = if self.rng.random_bool(0.15) {
+            self.rng.random_range(1..4)
+        } else {
+            0
+        };
+        (0..count)
+            .map(|number| (format!("name-{number}"), CANARY.to_owned()))
+            .collect()
     }
 
     fn too_large(&mut self, index: usize, channel: ChannelId) {
@@ -187,22 +252,32 @@ impl World {
     }
 
     pub(super) fn command(&mut self, index: usize, command: Command) {
-        let id = MessageId(self.rng.random());
-        if !self.agents[index].is_up() {
-            return;
+        if self.agents[index].is_up() {
+            self.ask(index, command);
         }
+    }
+
+    /// Hands a command to a mind that is up.
+    pub(super) fn ask(&mut self, index: usize, command: Command) -> CommandId {
+        let id = MessageId(self.rng.random());
         self.say_aloud(|| {
             format!(
                 "{} wants {id:?} {}",
                 self.agents[index].name,
-                super::agent::kind(&command)
+                super::agent::command_kind(&command)
             )
         });
         self.agents[index].owed.insert(id, command.clone());
+        self.script.asked.insert(id, command.clone());
         self.think(index, Input::Command { id, command });
+        id
     }
 
-    pub(super) fn heard_answer(&mut self, index: usize, _id: CommandId, answer: Answer) {
+    pub(super) fn heard_answer(&mut self, index: usize, id: CommandId, answer: Answer) {
+        if self.script.is_directed {
+            self.script.answers.insert(id, answer);
+            return;
+        }
         match answer {
             Answer::Invite(line) => {
                 self.script.lines.push(line);
@@ -218,12 +293,21 @@ impl World {
                     self.command(index, line);
                 }
             }
-            Answer::Done | Answer::Stored(_) | Answer::Failed(_) => {}
+            Answer::Stored(seq) => {
+                if let Some(Command::Send { channel, id, .. }) = self.script.asked.get(&id) {
+                    let sender = self.agents[index].id;
+                    let key = (*channel, *id);
+                    self.script.stored.insert(key, (sender, seq));
+                }
+            }
+            Answer::Done | Answer::Failed(_) => {}
         }
     }
 
     pub(super) fn heard_event(&mut self, index: usize, event: &Event) {
-        if let Event::AcceptanceWanted { channel, .. } = event {
+        if let Event::AcceptanceWanted { channel, .. } = event
+            && !self.script.is_directed
+        {
             let channel = *channel;
             let command = if self.rng.random_bool(0.8) {
                 Command::Accept { channel }

@@ -7,6 +7,7 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use rusqlite::Connection;
 use skytale_agent::Input as Thought;
 use skytale_relay::hub::{Answer as Found, Conn, Input, Lane};
 use skytale_wire::{
@@ -25,7 +26,15 @@ pub(super) enum Happening {
     Flush,
     RelayWake,
     RelayUp,
+    /// The store works again after a failure.
+    Reload,
+    /// The relay notices that a connection has long been dead.
+    Gone(Conn),
+    /// A connection's queue has room again.
+    Drained(Conn),
     Step(usize),
+    /// The worker has fetched a new token for a living connection.
+    Token(usize, Conn),
     Connect(usize),
     AgentUp(usize),
     Act,
@@ -45,6 +54,7 @@ pub struct Outcome {
 
 /// A schedule.
 pub struct World {
+    pub(super) seed: u64,
     pub(super) now: Time,
     pub(super) rng: ChaCha8Rng,
     queue: BinaryHeap<Reverse<(Time, u64)>>,
@@ -72,6 +82,44 @@ pub(super) struct Faults {
     pub(super) relay_crashes: bool,
     pub(super) store_fails: bool,
     pub(super) skew: bool,
+    pub(super) half_open: bool,
+    pub(super) slow_readers: bool,
+    pub(super) short_tokens: bool,
+}
+
+impl Faults {
+    fn drawn(rng: &mut ChaCha8Rng) -> Self {
+        Self {
+            on: true,
+            delay_ms_max: [2, 20, 200, 1500][rng.random_range(0..4)],
+            double: rng.random_bool(0.5),
+            cuts: rng.random_bool(0.7),
+            crashes: rng.random_bool(0.6),
+            relay_crashes: rng.random_bool(0.5),
+            store_fails: rng.random_bool(0.3),
+            skew: rng.random_bool(0.4),
+            half_open: rng.random_bool(0.4),
+            slow_readers: rng.random_bool(0.3),
+            short_tokens: rng.random_bool(0.3),
+        }
+    }
+
+    /// For a play that a test directs: nothing goes wrong but what the test does.
+    fn none() -> Self {
+        Self {
+            on: false,
+            delay_ms_max: 0,
+            double: false,
+            cuts: false,
+            crashes: false,
+            relay_crashes: false,
+            store_fails: false,
+            skew: false,
+            half_open: false,
+            slow_readers: false,
+            short_tokens: false,
+        }
+    }
 }
 
 impl std::fmt::Debug for World {
@@ -101,23 +149,44 @@ impl World {
 
     fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let faults = Faults {
-            on: true,
-            delay_ms_max: [2, 20, 200, 1500][rng.random_range(0..4)],
-            double: rng.random_bool(0.5),
-            cuts: rng.random_bool(0.7),
-            crashes: rng.random_bool(0.6),
-            relay_crashes: rng.random_bool(0.5),
-            store_fails: rng.random_bool(0.3),
-            skew: rng.random_bool(0.4),
-        };
+        let faults = Faults::drawn(&mut rng);
         let count = rng.random_range(2..=5);
-        let agents = (0..count)
+        let agents: Vec<SimAgent> = (0..count)
             .map(|index| SimAgent::new(index, &faults, &mut rng))
             .collect();
-        let relay = SimRelay::new(&mut rng);
         let script = Script::new(&mut rng, count);
+        let mut world = Self::over(seed, rng, faults, agents, script);
+        world.at(START, Happening::Act);
+        world.at(START.plus(50), Happening::Chaos);
+        for agent in &world.agents {
+            if agent.skew_ms != 0 {
+                world.counters.count("fault: clock skew");
+            }
+        }
+        world
+    }
+
+    /// A world in which nothing goes wrong and nobody acts by itself, over these vaults.
+    pub(super) fn directed(vaults: Vec<Connection>) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let agents: Vec<SimAgent> = vaults
+            .into_iter()
+            .enumerate()
+            .map(|(index, vault)| SimAgent::directed(index, vault, &mut rng))
+            .collect();
+        Self::over(0, rng, Faults::none(), agents, Script::directed())
+    }
+
+    fn over(
+        seed: u64,
+        mut rng: ChaCha8Rng,
+        faults: Faults,
+        agents: Vec<SimAgent>,
+        script: Script,
+    ) -> Self {
+        let relay = SimRelay::new(&mut rng);
         let mut world = Self {
+            seed,
             now: START,
             rng,
             queue: BinaryHeap::new(),
@@ -133,9 +202,7 @@ impl World {
             next_conn: 1,
             next_transport: 1,
         };
-        world.at(START, Happening::Act);
-        world.at(START.plus(50), Happening::Chaos);
-        for index in 0..count {
+        for index in 0..world.agents.len() {
             world.at(START, Happening::Connect(index));
         }
         world
@@ -199,8 +266,23 @@ impl World {
         format!("{}; {}", self.script.describe(), agents.join("; "))
     }
 
+    /// In a directed play: until everybody who has a line has had nothing to do for a while.
+    pub(super) fn rest(&mut self) {
+        let limit = self.now.plus(HEAL_MS);
+        let mut quiet_since = self.now;
+        while self.now < limit && self.now.since(quiet_since) <= REST_MS {
+            if !self.turn(limit) {
+                break;
+            }
+            let settled = |agent: &SimAgent| agent.parted_until > self.now || agent.is_settled();
+            if !self.agents.iter().all(settled) {
+                quiet_since = self.now;
+            }
+        }
+    }
+
     /// The next thing happens. `false` when nothing is left before `end`.
-    fn turn(&mut self, end: Time) -> bool {
+    pub(super) fn turn(&mut self, end: Time) -> bool {
         let Some(Reverse((at, number))) = self.queue.pop() else {
             self.now = end;
             return false;
@@ -217,7 +299,11 @@ impl World {
             Happening::Flush => self.flush(),
             Happening::RelayWake => self.relay_thinks(Input::Tick),
             Happening::RelayUp => self.relay_up(),
+            Happening::Reload => self.reload(),
+            Happening::Gone(conn) => self.relay_misses(conn),
+            Happening::Drained(conn) => self.relay_thinks(Input::Drained { conn }),
             Happening::Step(index) => self.agent_steps(index),
+            Happening::Token(index, conn) => self.renew_token(index, conn),
             Happening::Connect(index) => self.connect(index),
             Happening::AgentUp(index) => self.agent_up(index),
             Happening::Act => self.act(),
@@ -238,18 +324,30 @@ impl World {
 
     fn note(&mut self, happening: &Happening) {
         let (kind, length) = match happening {
-            Happening::ToRelay(conn, frame) => (
-                format!("{} → {}", conn.0, kind_of(frame)),
-                encode(frame.as_ref()).len(),
-            ),
-            Happening::ToAgent(conn, frame) => (
-                format!("{} ← {}", conn.0, kind_of(frame)),
-                encode(frame.as_ref()).len(),
-            ),
+            Happening::ToRelay(conn, frame) => {
+                let kind = kind_of(frame.as_ref());
+                self.counters.count(format!("to relay: {kind}"));
+                (
+                    format!("{} → {kind}", conn.0),
+                    encode(frame.as_ref()).len(),
+                )
+            }
+            Happening::ToAgent(conn, frame) => {
+                let kind = kind_of(frame.as_ref());
+                self.counters.count(format!("to agent: {kind}"));
+                (
+                    format!("{} ← {kind}", conn.0),
+                    encode(frame.as_ref()).len(),
+                )
+            }
             Happening::Answered(conn, _) => (format!("answered {}", conn.0), 0),
             Happening::Flush => ("flush".into(), 0),
             Happening::RelayWake => ("relay wake".into(), 0),
             Happening::RelayUp => ("relay up".into(), 0),
+            Happening::Reload => ("reload".into(), 0),
+            Happening::Gone(conn) => (format!("gone {}", conn.0), 0),
+            Happening::Drained(conn) => (format!("drained {}", conn.0), 0),
+            Happening::Token(index, _) => (format!("token {index}"), 0),
             Happening::Step(index) => (format!("step {index}"), 0),
             Happening::Connect(index) => (format!("connect {index}"), 0),
             Happening::AgentUp(index) => (format!("up {index}"), 0),
@@ -284,6 +382,7 @@ impl World {
     fn arrival(&mut self, conn: Conn, stream: u8) -> Time {
         let slow = self.faults.on && self.rng.random_bool(0.1);
         let ms = if slow {
+            self.counters.count("fault: delayed");
             self.rng.random_range(0..=self.faults.delay_ms_max)
         } else {
             self.rng.random_range(0..=2)
@@ -292,6 +391,10 @@ impl World {
             .now
             .plus(ms)
             .max(self.lanes.get(&(conn, stream)).copied().unwrap_or_default());
+        let other = self.lanes.get(&(conn, 3 - stream.min(2))).copied();
+        if stream > 0 && other.is_some_and(|other| other > at) {
+            self.counters.count("fault: streams overtake");
+        }
         self.lanes.insert((conn, stream), at);
         at
     }
@@ -302,7 +405,7 @@ impl World {
             && is_request(&frame)
             && self.rng.random_bool(0.03);
         if doubled {
-            self.counters.count("fault: doubled");
+            self.counters.count("fault: requested twice");
             let at = self.arrival(conn, 0);
             self.at(at, Happening::ToRelay(conn, Box::new(frame.clone())));
         }
@@ -320,6 +423,7 @@ impl World {
             && matches!(frame, ToAgent::Deliver(_))
             && self.rng.random_bool(0.03);
         if doubled {
+            self.counters.count("fault: delivered twice");
             let at = self.arrival(conn, stream);
             self.at(at, Happening::ToAgent(conn, Box::new(frame.clone())));
         }
@@ -342,6 +446,21 @@ impl World {
         }
     }
 
+    /// Only the agent notices that a connection is dead: what it had said may still arrive, and
+    /// the relay talks to nobody until a newer connection replaces this one or it notices too.
+    fn half_open(&mut self, index: usize) {
+        let Some(conn) = self.agents[index].conn.take() else {
+            return;
+        };
+        self.counters.count("fault: half-open connection");
+        let relay = self.relay.key;
+        self.think(index, Thought::LinkDown { relay });
+        let pause = self.rng.random_range(1..=400);
+        self.after(pause, Happening::Connect(index));
+        let notices = self.rng.random_range(1..=6_000);
+        self.after(notices, Happening::Gone(conn));
+    }
+
     pub(super) fn agent_of(&self, conn: Conn) -> Option<usize> {
         self.agents
             .iter()
@@ -354,7 +473,7 @@ impl World {
         if !self.faults.on {
             return;
         }
-        match self.rng.random_range(0..8) {
+        match self.rng.random_range(0..11) {
             0..=2 if self.faults.cuts => {
                 let conns: Vec<Conn> = self.agents.iter().filter_map(|agent| agent.conn).collect();
                 if !conns.is_empty() {
@@ -381,6 +500,19 @@ impl World {
                 self.counters.count("fault: store fails");
                 self.relay.store_fails = true;
             }
+            8 if self.faults.half_open => {
+                let index = self.rng.random_range(0..self.agents.len());
+                self.half_open(index);
+            }
+            9 if self.faults.slow_readers => {
+                let index = self.rng.random_range(0..self.agents.len());
+                let pause = self.rng.random_range(10..5_000);
+                if let Some(conn) = self.agents[index].conn {
+                    self.counters.count("fault: slow reader");
+                    self.relay_thinks(Input::Full { conn });
+                    self.after(pause, Happening::Drained(conn));
+                }
+            }
             _ => {}
         }
         let pause = self.rng.random_range(20..1200);
@@ -396,9 +528,27 @@ fn is_request(frame: &ToRelay) -> bool {
     )
 }
 
+/// The name of a frame: what its `Debug` says before the first parenthesis. Writing stops there,
+/// so that bodies are never printed.
 fn kind_of(frame: &impl std::fmt::Debug) -> String {
-    let text = format!("{frame:?}");
-    text.split('(').next().unwrap_or_default().to_owned()
+    struct Name(String);
+    impl std::fmt::Write for Name {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            match text.split_once('(') {
+                Some((name, _)) => {
+                    self.0.push_str(name);
+                    Err(std::fmt::Error)
+                }
+                None => {
+                    self.0.push_str(text);
+                    Ok(())
+                }
+            }
+        }
+    }
+    let mut name = Name(String::new());
+    let _stopped = std::fmt::Write::write_fmt(&mut name, format_args!("{frame:?}"));
+    name.0
 }
 
 thread_local! {
@@ -412,3 +562,5 @@ pub(super) const START: Time = Time(1_790_000_000_000);
 const HEAL_MS: u64 = 180_000;
 /// How long nothing may be wanted before a schedule counts as settled.
 const QUIET_MS: u64 = 12_000;
+/// The same for a directed play: longer than members wait before they remove one that has left.
+const REST_MS: u64 = 6_000;

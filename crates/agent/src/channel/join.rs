@@ -7,7 +7,7 @@ use skytale_wire::{
     envelope::{Kind, content_hash},
     frame::{self, JoinProof, Nack, ToRelay},
     id::{ChannelId, Seq},
-    invite::Invite,
+    invite::{BadInvite, Invite},
     refusal::{Refusal, Remedy},
     statement,
 };
@@ -36,12 +36,10 @@ impl Channel {
         command: CommandId,
         line: &str,
     ) -> Result<(Option<Self>, Option<Answer>), Error> {
-        let invite: Invite = line
-            .parse()
-            .map_err(|error: skytale_wire::invite::BadInvite| match error {
-                skytale_wire::invite::BadInvite::Altered => Error::Denied(Refusal::InviteAltered),
-                other => Error::Misuse(other.to_string()),
-            })?;
+        let invite: Invite = line.parse().map_err(|error: BadInvite| match error {
+            BadInvite::Altered => Error::Denied(Refusal::InviteAltered),
+            BadInvite::NotAnInvite | _ => Error::Misuse(error.to_string()),
+        })?;
         if let Some(channel) = channels.get_mut(&invite.channel) {
             match &channel.record.state {
                 State::Active { .. } | State::Stuck { .. } => {

@@ -36,7 +36,7 @@ impl Channel {
         match self.line {
             Line::Down | Line::Distrusted => return Ok(()),
             Line::CatchingUp(_) | Line::Level if seq == self.record.cursor.next() => {
-                self.apply(step, seq, &record)?
+                self.apply(step, seq, &record)?;
             }
             // The two streams of a connection overtake each other, but not by much: what is new
             // may even come before the answer to our subscription.
@@ -106,15 +106,13 @@ impl Channel {
         seq: Seq,
         envelope: &Envelope,
     ) -> Result<(), Error> {
-        match store::take_sent(step.tx, &self.record.id, &envelope.content_hash())? {
-            Some((id, ordinal)) => {
-                self.record.logged = self.record.logged.max(ordinal);
-                self.published(step, &id, seq)
-            }
-            None => {
-                self.unreadable(step, envelope.agent, seq);
-                Ok(())
-            }
+        let content = envelope.content_hash();
+        if let Some((id, ordinal)) = store::take_sent(step.tx, &self.record.id, &content)? {
+            self.record.logged = self.record.logged.max(ordinal);
+            self.published(step, &id, seq)
+        } else {
+            self.unreadable(step, envelope.agent, seq);
+            Ok(())
         }
     }
 

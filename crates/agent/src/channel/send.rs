@@ -27,7 +27,7 @@ impl Channel {
         step: &mut Step<'_, '_>,
         command: CommandId,
         id: MessageId,
-        draft: Draft,
+        draft: &Draft,
     ) -> Result<Option<Answer>, Error> {
         self.must_be_open()?;
         let size = draft.payload.len();
@@ -58,7 +58,7 @@ impl Channel {
             n,
             self.record.kept_n,
             step.now,
-            &draft,
+            draft,
         )?;
         self.record.next_n += 1;
         self.record.kept_n = n;
@@ -173,7 +173,7 @@ impl Channel {
                 self.pause(step, PAUSE_MS / 4);
             }
             Remedy::GetPermission | Remedy::FixRequest => {
-                self.give_up(step, &nack.id, nack.refusal)?
+                self.give_up(step, &nack.id, nack.refusal)?;
             }
         }
         Ok(())

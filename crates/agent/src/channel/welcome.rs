@@ -29,7 +29,7 @@ impl Channel {
         step: &mut Step<'_, '_>,
         channels: &mut BTreeMap<ChannelId, Self>,
         relay: RelayKey,
-        welcome: frame::Welcome,
+        welcome: &frame::Welcome,
         uplink: &Uplink,
     ) -> Result<(), Error> {
         let done = ToRelay::Welcomed(frame::Welcomed {
@@ -74,9 +74,9 @@ impl Channel {
             Self::over(Record::new(id, String::new(), relay, addresses, state).after(earlier));
         store::forget_channel_rows(step.tx, &id)?;
         if follow {
-            channel.join_by(step, &welcome)?;
+            channel.join_by(step, welcome)?;
         } else {
-            store::save_welcome(step.tx, &welcome)?;
+            store::save_welcome(step.tx, welcome)?;
             step.out.events.push(Event::AcceptanceWanted {
                 channel: id,
                 by: welcome.by,
