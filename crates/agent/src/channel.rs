@@ -59,6 +59,8 @@ pub(crate) struct Channel {
     /// Our keys are replaced at this moment, wished or not: what somebody may have stolen of them
     /// is worthless afterwards.
     renew_at: Option<Time>,
+    /// Somebody waits for the group's state to be sealed afresh.
+    seal_wanted: bool,
     /// Commands that wait for the channel to open.
     openers: Vec<CommandId>,
     /// The last place told to the relay.
@@ -121,6 +123,7 @@ impl Channel {
             not_before: Time(0),
             tidy_at: None,
             renew_at: None,
+            seal_wanted: false,
             openers: Vec::new(),
             told: Seq(0),
             changed: true,
@@ -473,6 +476,7 @@ impl Channel {
         if self.line == Line::Level {
             self.renew_keys_in_time(step)?;
             self.pump(step, uplink)?;
+            self.seal_group_info(step, uplink)?;
             self.commit_what_is_wished(step, uplink)?;
         }
         self.tell_cursor(step, uplink);

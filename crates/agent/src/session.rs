@@ -29,6 +29,8 @@ pub(crate) struct Session {
     welcomes: u32,
     /// An upload of KeyPackages is on its way.
     uploading: Option<MessageId>,
+    /// So is something new that we show the relay.
+    renewing: Option<MessageId>,
 }
 
 /// What we showed the relay to be let in.
@@ -134,6 +136,7 @@ impl Session {
             last_resort: false,
             welcomes: 0,
             uploading: None,
+            renewing: None,
         };
         let hello = Hello {
             version: PROTOCOL,
@@ -160,8 +163,10 @@ impl Session {
             None => (Shown::Member, Credential::Member),
         };
         self.shown = shown;
+        let id = fresh_id(step);
+        self.renewing = Some(id);
         let renew = frame::Renew {
-            id: fresh_id(step),
+            id,
             proof: self.prove(step, &credential),
             credential,
         };
@@ -231,7 +236,8 @@ impl Session {
                 })
             }
             ToAgent::GroupInfoWanted(wanted) => with(channels, &wanted.channel, |channel| {
-                channel.seal_group_info(step, &self.uplink)
+                channel.want_sealing();
+                Ok(())
             }),
             ToAgent::Renewed(_) => {
                 if let (Shown::Token | Shown::Member, Uplink::Ready { only, .. }) =
@@ -280,6 +286,11 @@ impl Session {
     ) -> Result<(), Error> {
         if self.uploading == Some(nack.id) {
             // Tried again on the next connection.
+            return Ok(());
+        }
+        if self.renewing == Some(nack.id) {
+            // What we show now does not let us in: a new connection may show something else.
+            step.out.close.push(self.relay);
             return Ok(());
         }
         let about = self.uplink.answered(&nack.id);

@@ -56,7 +56,7 @@ enum Name {
 #[derive(Debug, Serialize)]
 pub(super) struct Figure {
     bench: &'static str,
-    figure: String,
+    what: String,
     value: f64,
     unit: &'static str,
     /// What it contains, or what it is held against.
@@ -163,13 +163,13 @@ impl Wish {
 impl Figure {
     pub(super) fn new(
         bench: &'static str,
-        figure: impl Into<String>,
+        what: impl Into<String>,
         value: f64,
         unit: &'static str,
     ) -> Self {
         Self {
             bench,
-            figure: figure.into(),
+            what: what.into(),
             value,
             unit,
             note: String::new(),
@@ -184,11 +184,11 @@ impl Figure {
 
 impl Report {
     fn plain(&self) -> String {
-        let mut rows = table(["bench", "figure", "value", "unit", "note"]);
+        let mut rows = table(["bench", "what", "value", "unit", "note"]);
         for figure in &self.figures {
             rows.add_row([
                 figure.bench.to_owned(),
-                figure.figure.clone(),
+                figure.what.clone(),
                 shown(figure.value),
                 figure.unit.to_owned(),
                 figure.note.clone(),

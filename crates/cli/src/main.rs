@@ -17,6 +17,7 @@ use crate::{
 
 mod accounts;
 mod args;
+mod bench;
 mod channels;
 mod completion;
 mod config_cmd;
@@ -90,6 +91,8 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
 
         Command::Doctor => doctor::run(everywhere, output).await,
         Command::Demo(wish) => demo::run(&wish, output).await,
+        Command::Bench(wish) => bench::run(&wish, output).await,
+        Command::BenchPart => bench::parts::run(output).await,
         Command::Config { command } => config_cmd::run(&command, everywhere, output),
         Command::Context { command } => context::run(command, everywhere, output),
         Command::Completion { shell } => completion::run(shell, output),

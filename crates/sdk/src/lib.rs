@@ -27,6 +27,7 @@
 //! whom it came. Errors are sorted by what the caller can do ([`Error`]).
 
 mod account;
+pub mod audit;
 mod channel;
 mod client;
 mod clock;

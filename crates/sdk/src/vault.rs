@@ -105,7 +105,7 @@ impl Vault {
         Self::at(dir, key)
     }
 
-    fn at(dir: PathBuf, key: VaultKey) -> Result<Self, Error> {
+    pub(crate) fn at(dir: PathBuf, key: VaultKey) -> Result<Self, Error> {
         private_dir(&dir)?;
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))
             .map_err(|error| unreadable("the agent's directory", &error))?;

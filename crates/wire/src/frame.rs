@@ -405,6 +405,10 @@ pub struct Leave {
     /// What all members will read.
     #[n(2)]
     pub statement: statement::Leave,
+    /// How far the agent has read. It says which stay is ended: a leave that was overtaken by a
+    /// removal does not end the stay that began after it.
+    #[n(3)]
+    pub cursor: Seq,
 }
 
 /// Asks for everything after a cursor, and then for what comes live.

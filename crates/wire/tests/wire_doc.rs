@@ -105,6 +105,45 @@ fn the_tables_of_frames_list_the_numbers_that_the_code_knows() {
     }
 }
 
+/// Each field of an example is taken out in turn: the decoder misses exactly those that the table
+/// does not mark as optional. Whatever else an example has, the table must name.
+#[test]
+fn the_tables_of_frames_say_which_fields_may_be_absent() {
+    for (frame, name) in frames() {
+        let (heading, reads): (_, fn(&[u8]) -> bool) = match &frame {
+            Frame::Up(_) => ("### Agent to relay", reads::<ToRelay>),
+            Frame::Down(_) => ("### Relay to agent", reads::<ToAgent>),
+        };
+        let stem = name.split('-').next().unwrap();
+        let row = rows_under(heading).into_iter().find(|row| row[1] == stem);
+        let documented: BTreeMap<u64, bool> = row.unwrap()[2]
+            .split(" · ")
+            .filter(|field| !field.is_empty())
+            .map(|field| {
+                let (key, name) = field.split_once(' ').unwrap();
+                (key.parse().unwrap(), name.ends_with('?'))
+            })
+            .collect();
+
+        let bytes = frame.bytes();
+        let fields = fields_of(&bytes);
+        for (key, optional) in &documented {
+            assert!(*optional || fields.contains_key(key), "{name} lacks {key}");
+        }
+        for key in fields.keys() {
+            let mut without = minicbor::Encoder::new(bytes[..3].to_vec());
+            without
+                .map(u64::try_from(fields.len() - 1).unwrap())
+                .unwrap();
+            let mut without = without.into_writer();
+            for (_, field) in fields.iter().filter(|(other, _)| *other != key) {
+                without.extend_from_slice(field);
+            }
+            assert_eq!(reads(&without), documented[key], "{name} without {key}");
+        }
+    }
+}
+
 #[test]
 fn the_table_of_refusals_is_the_code_s() {
     let word = |remedy: Remedy| match remedy {
@@ -198,8 +237,10 @@ fn the_signatures_in_the_examples_hold_over_the_documented_statements() {
 struct Example {
     name: &'static str,
     bytes: Vec<u8>,
-    check: Box<dyn Fn(&[u8]) -> Result<(), String>>,
+    check: Check,
 }
+
+type Check = Box<dyn Fn(&[u8]) -> Result<(), String>>;
 
 enum Frame {
     Up(ToRelay),
@@ -370,6 +411,7 @@ fn frames() -> Vec<(Frame, &'static str)> {
                 channel: CHANNEL,
                 id: ID,
                 statement: leave(),
+                cursor: Seq(7),
             }),
         ),
         up(
@@ -878,11 +920,30 @@ fn rows_under(heading: &str) -> Vec<Vec<String>> {
         .skip(2)
         .map(|row| {
             row.trim_matches('|')
-                .split(" | ")
+                .split('|')
                 .map(|cell| cell.trim().trim_matches('`').to_owned())
                 .collect()
         })
         .collect()
+}
+
+/// The fields of a frame's map: key and value as they are written, by key.
+fn fields_of(frame: &[u8]) -> BTreeMap<u64, &[u8]> {
+    let mut decoder = minicbor::Decoder::new(frame);
+    decoder.set_position(3);
+    let count = decoder.map().unwrap().unwrap();
+    (0..count)
+        .map(|_| {
+            let start = decoder.position();
+            let key = decoder.u64().unwrap();
+            decoder.skip().unwrap();
+            (key, &frame[start..decoder.position()])
+        })
+        .collect()
+}
+
+fn reads<T: for<'b> Decode<'b, ()>>(frame: &[u8]) -> bool {
+    decode::<T>(frame, FRAME_BYTES_MAX).is_ok()
 }
 
 /// Whether a frame's number means something: its empty arguments are wrong, but not its number.

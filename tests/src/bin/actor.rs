@@ -83,7 +83,9 @@ async fn send(channel: &Channel, tag: &str, window: usize, count: u64) {
 fn tell((text, sent): (String, Result<Sent, Error>)) {
     match sent {
         Ok(sent) => say(&json!({"stored": text, "seq": sent.seq.0})),
-        Err(error) => say(&json!({"refused": text, "code": error.code(), "why": error.to_string()})),
+        Err(error) => {
+            say(&json!({"refused": text, "code": error.code(), "why": error.to_string()}))
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct SimAgent {
     wake: Option<Time>,
     pub(super) skew_ms: i64,
     pub(super) guest: bool,
-    accept: Accept,
+    config: AgentConfig,
     /// Commands whose answers are still owed.
     pub(super) owed: BTreeMap<CommandId, skytale_agent::Command>,
 }
@@ -45,22 +45,24 @@ impl SimAgent {
             0
         };
         let guest = index > 0 && rng.random_bool(0.3);
-        let accept = [Accept::Known, Accept::Anyone, Accept::Ask][rng.random_range(0..3)];
         let vault = Connection::open_in_memory().unwrap();
-        Self::over(index, vault, (skew_ms, guest, accept), rng)
+        let mut agent = Self::over(index, vault, rng);
+        agent.skew_ms = skew_ms;
+        agent.guest = guest;
+        agent.config = AgentConfig {
+            accept: [Accept::Known, Accept::Anyone, Accept::Ask][rng.random_range(0..3)],
+            key_packages: [1, 3][rng.random_range(0..2)],
+        };
+        agent.open(rng.random());
+        agent
     }
 
     /// With an account, a right clock and no mistrust, over a vault that a test has opened.
     pub(super) fn directed(index: usize, vault: Connection, rng: &mut ChaCha8Rng) -> Self {
-        Self::over(index, vault, (0, false, Accept::Anyone), rng)
+        Self::over(index, vault, rng)
     }
 
-    fn over(
-        index: usize,
-        mut vault: Connection,
-        (skew_ms, guest, accept): (i64, bool, Accept),
-        rng: &mut ChaCha8Rng,
-    ) -> Self {
+    fn over(index: usize, mut vault: Connection, rng: &mut ChaCha8Rng) -> Self {
         Agent::migrate(&mut vault).unwrap();
         let mut seed = [0_u8; 32];
         rng.fill(&mut seed);
@@ -82,9 +84,12 @@ impl SimAgent {
             waiting: Vec::new(),
             stepping: false,
             wake: None,
-            skew_ms,
-            guest,
-            accept,
+            skew_ms: 0,
+            guest: false,
+            config: AgentConfig {
+                accept: Accept::Anyone,
+                key_packages: 3,
+            },
             owed: BTreeMap::new(),
         };
         agent.open(rng.random());
@@ -93,10 +98,7 @@ impl SimAgent {
     }
 
     fn open(&mut self, seed: u64) {
-        let config = AgentConfig {
-            accept: self.accept,
-            key_packages: 3,
-        };
+        let config = self.config.clone();
         let tx = self.vault.transaction().unwrap();
         let mind =
             Agent::open_with(&tx, &self.label, config, ChaCha8Rng::seed_from_u64(seed)).unwrap();
@@ -223,6 +225,10 @@ impl World {
             for (_, frame) in out.frames {
                 self.send_to_relay(conn, frame);
             }
+        }
+        if let Some(conn) = conn.filter(|_| !out.close.is_empty()) {
+            self.counters.count("the agent ends its connection");
+            self.cut(conn);
         }
         let agent = &mut self.agents[index];
         if wake.is_some() && wake != agent.wake {

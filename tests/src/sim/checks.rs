@@ -77,9 +77,10 @@ fn tell_states(world: &mut World) {
     for agent in &world.agents {
         let views = view::channels(&agent.vault).unwrap();
         for view in &views {
-            let state = match view.state {
-                view::ChannelState::Offered(_) => "Offered".to_owned(),
-                state => format!("{state:?}"),
+            let state = if let view::ChannelState::Offered(_) = view.state {
+                "Offered".to_owned()
+            } else {
+                format!("{:?}", view.state)
             };
             world.counters.count(format!("state: {state}"));
         }
@@ -391,7 +392,10 @@ fn nothing_acknowledged_is_lost(world: &World, log: &Log, broken: &mut Vec<Strin
             continue;
         }
         let stored = log.records.iter().any(|(at, _, record)| {
-            at == seq && record.agent == *sender && record.id == *id && record.kind == Kind::Application
+            at == seq
+                && record.agent == *sender
+                && record.id == *id
+                && record.kind == Kind::Application
         });
         if !stored {
             broken.push(format!(

@@ -12,7 +12,7 @@ use skytale_relay::{
 };
 use skytale_wire::{
     frame::{Credential, FRAME_BYTES_MAX, Hello, ToAgent, ToRelay, decode},
-    id::{AgentId, Digest, RelayKey, Time, TransportKey},
+    id::{AgentId, ChannelId, Digest, MessageId, RelayKey, Time, TransportKey},
     refusal::Refusal,
     statement,
 };
@@ -88,44 +88,29 @@ impl World {
         {
             self.relay.last_resorts.insert(Digest::of(&[package]));
         }
-        match frame {
-            ToRelay::Hello(hello) => self.admit(conn, &hello),
-            ToRelay::Renew(renew) => {
-                let Some(agent) = self.relay.greeted.get(&conn).copied() else {
-                    return;
-                };
-                let right = self.right(conn, &agent, &renew.credential, &renew.proof);
-                let input = Input::Renewed {
-                    conn,
-                    id: renew.id,
-                    right: right.ok_or(Refusal::IdentityUnproven),
-                };
-                self.relay_thinks(input);
-            }
-            frame => {
-                let Some(agent) = self.relay.greeted.get(&conn) else {
-                    return;
-                };
-                let key = match &frame {
-                    ToRelay::Publish(publish) => Some((publish.channel, publish.id)),
-                    ToRelay::Commit(commit) => Some((commit.channel, commit.id)),
-                    ToRelay::Leave(leave) => Some((leave.channel, leave.id)),
-                    _ => None,
-                };
-                let earlier = key.and_then(|(channel, id)| {
-                    self.relay
-                        .archive
-                        .reader()
-                        .find(&channel, agent, &id)
-                        .unwrap()
-                });
-                self.relay_thinks(Input::Frame {
-                    conn,
-                    frame,
-                    earlier,
-                });
-            }
+        if let ToRelay::Hello(hello) = &frame {
+            return self.admit(conn, hello);
         }
+        let Some(agent) = self.relay.greeted.get(&conn).copied() else {
+            return;
+        };
+        if let ToRelay::Renew(renew) = &frame {
+            let right = self.right(conn, &agent, &renew.credential, &renew.proof);
+            return self.relay_thinks(Input::Renewed {
+                conn,
+                id: renew.id,
+                right: right.ok_or(Refusal::IdentityUnproven),
+            });
+        }
+        let earlier = request_key(&frame).and_then(|(channel, id)| {
+            let reader = self.relay.archive.reader();
+            reader.find(&channel, &agent, &id).unwrap()
+        });
+        self.relay_thinks(Input::Frame {
+            conn,
+            frame,
+            earlier,
+        });
     }
 
     fn admit(&mut self, conn: Conn, hello: &Hello) {
@@ -162,11 +147,13 @@ impl World {
         Some(match credential {
             Credential::Token(account) => Right::Account {
                 account: account.clone(),
-                expires: self.now.plus(if self.faults.on && self.faults.short_tokens {
-                    SHORT_TOKEN_MS
-                } else {
-                    3_600_000
-                }),
+                expires: self
+                    .now
+                    .plus(if self.faults.on && self.faults.short_tokens {
+                        SHORT_TOKEN_MS
+                    } else {
+                        3_600_000
+                    }),
             },
             Credential::Invite(proof) => Right::Invite(proof.clone()),
             Credential::Member => Right::Member,
@@ -258,7 +245,21 @@ impl World {
         }
     }
 
-    fn look_up(&self, query: Query) -> Answer {
+    /// Now and then a read fails, or the sealed state of a group is not there any more.
+    fn look_up(&mut self, query: Query) -> Answer {
+        let fails = self.faults.on && self.faults.store_fails && self.rng.random_bool(0.02);
+        if fails {
+            self.counters.count("fault: read fails");
+            return Answer::Unreadable(query);
+        }
+        let lost = self.faults.on && self.faults.store_fails && self.rng.random_bool(0.1);
+        if let (Query::GroupInfo { channel }, true) = (&query, lost) {
+            self.counters.count("fault: group state lost");
+            return Answer::GroupInfo {
+                channel: *channel,
+                sealed: None,
+            };
+        }
         let reader = self.relay.archive.reader();
         match query {
             Query::Greeting { agent } => Answer::Greeting {
@@ -312,7 +313,16 @@ impl World {
             }
             return;
         }
+        let crash = self.faults.on && self.faults.relay_crashes && self.rng.random_bool(0.006);
+        if crash && self.rng.random_bool(0.5) {
+            self.counters.count("fault: relay crash before the sync");
+            return self.crash_relay();
+        }
         let written = self.relay.archive.write(&writes).unwrap();
+        if crash {
+            self.counters.count("fault: relay crash after the sync");
+            return self.crash_relay();
+        }
         for (ticket, written) in tickets.into_iter().zip(written) {
             self.relay_thinks(Input::Stored { ticket, written });
         }
@@ -347,9 +357,6 @@ impl World {
         self.counters.count("fault: relay crash");
         self.relay.hub = None;
         self.relay.broken = false;
-        if !self.relay.unflushed.is_empty() {
-            self.counters.count("fault: relay crash before the sync");
-        }
         self.relay.unflushed.clear();
         self.relay.flushing = false;
         self.relay.wake = None;
@@ -366,6 +373,19 @@ impl World {
         }
         let channels = self.relay.archive.reader().channels().unwrap();
         self.relay.hub = Some(Hub::new(config(self.relay.key), channels).unwrap());
+    }
+}
+
+/// What the driver looks up before the hub sees a frame.
+fn request_key(frame: &ToRelay) -> Option<(ChannelId, MessageId)> {
+    if let ToRelay::Publish(publish) = frame {
+        Some((publish.channel, publish.id))
+    } else if let ToRelay::Commit(commit) = frame {
+        Some((commit.channel, commit.id))
+    } else if let ToRelay::Leave(leave) = frame {
+        Some((leave.channel, leave.id))
+    } else {
+        None
     }
 }
 

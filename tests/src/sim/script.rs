@@ -64,10 +64,6 @@ impl Script {
         self.end
     }
 
-    pub(super) fn is_done(&self) -> bool {
-        true
-    }
-
     pub(super) fn describe(&self) -> String {
         format!(
             "{} messages said, {} stored",
@@ -105,13 +101,21 @@ impl World {
                 self.command(index, line);
             }
             56..=64 => {
-                let agents = vec![self.agents[other].id];
+                let agents = vec![self.somebody_outside(index, channel, other)];
                 self.command(index, Command::Add { channel, agents });
             }
             65..=71 => self.command(index, Command::Rotate { channel }),
             72..=77 => {
                 let agents = vec![self.agents[other].id];
-                self.command(index, Command::Remove { channel, agents });
+                let remove = Command::Remove {
+                    channel,
+                    agents: agents.clone(),
+                };
+                self.command(index, remove);
+                if self.rng.random_bool(0.4) {
+                    // On second thoughts, perhaps before the other has even heard of it.
+                    self.command(index, Command::Add { channel, agents });
+                }
             }
             78..=82 => {
                 let (admin, may_invite) = (self.rng.random(), self.rng.random_bool(0.8));
@@ -133,6 +137,21 @@ impl World {
             95..=96 => self.too_large(index, channel),
             _ => self.come_in(index),
         }
+    }
+
+    /// An agent that is not in the channel as far as this one knows, if there is any.
+    fn somebody_outside(&mut self, index: usize, channel: ChannelId, other: usize) -> AgentId {
+        let members = view::members(&self.agents[index].vault, channel).unwrap();
+        let outside: Vec<AgentId> = self
+            .agents
+            .iter()
+            .map(|agent| agent.id)
+            .filter(|id| members.iter().all(|member| member.agent != *id))
+            .collect();
+        if outside.is_empty() {
+            return self.agents[other].id;
+        }
+        outside[self.rng.random_range(0..outside.len())]
     }
 
     /// An admin removes another admin, perhaps the one who made it an admin.

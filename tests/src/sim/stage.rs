@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rand::RngExt as _;
 use rusqlite::Connection;
 use skytale_agent::{Answer, Command, CommandId, Draft, view};
 use skytale_relay::archive::{Archive as _, ArchiveReader as _};
@@ -65,7 +66,8 @@ impl Stage {
     pub fn does(&mut self, agent: usize, command: Command) -> Answer {
         let id = self.asks(agent, command);
         self.rest();
-        self.answer(&id).expect("an answer by the time all is quiet")
+        self.answer(&id)
+            .expect("an answer by the time all is quiet")
     }
 
     /// What a command came to.
@@ -75,30 +77,40 @@ impl Stage {
 
     /// The first agent opens a channel and adds all the others.
     pub fn open_with_everybody(&mut self) -> ChannelId {
+        let others: Vec<usize> = (1..self.world.agents.len()).collect();
+        self.open_and_add(0, 0, &others)
+    }
+
+    /// An agent opens a channel of its own number and adds others, who may be away.
+    pub fn open_and_add(&mut self, number: u32, agent: usize, others: &[usize]) -> ChannelId {
         let open = Command::Open {
-            name: "acme/ops/plan".parse().unwrap(),
+            name: format!("acme/ops/plan{number}").parse().unwrap(),
             relay: self.world.relay.key,
             addresses: vec!["relay:1".into()],
         };
-        let Answer::Channel(channel) = self.does(0, open) else {
+        let Answer::Channel(channel) = self.does(agent, open) else {
             panic!("a new channel opens");
         };
-        let agents = (1..self.world.agents.len()).map(|index| self.id(index));
-        let agents: Vec<AgentId> = agents.collect();
-        assert_eq!(self.does(0, Command::Add { channel, agents }), Answer::Done);
+        let agents: Vec<AgentId> = others.iter().map(|index| self.id(*index)).collect();
+        if agents.is_empty() {
+            return channel;
+        }
+        let add = Command::Add { channel, agents };
+        assert_eq!(self.does(agent, add), Answer::Done);
         channel
+    }
+
+    /// How often something has happened so far.
+    pub fn count(&self, what: &str) -> u64 {
+        self.world.counters.0.get(what).copied().unwrap_or_default()
     }
 
     /// An agent says something so many times; who has a line has read it afterwards.
     pub fn says(&mut self, agent: usize, channel: ChannelId, times: u32) {
         let ids: Vec<CommandId> = (0..times)
             .map(|number| {
-                let mut id = [0; 16];
-                id[..4].copy_from_slice(&self.copies.to_be_bytes());
-                id[4..8].copy_from_slice(&number.to_be_bytes());
-                id[8..].copy_from_slice(&self.world.now.0.to_be_bytes());
+                let id = MessageId(self.world.rng.random());
                 let draft = Draft::text(&format!("{CANARY} {number}"));
-                let id = MessageId(id);
                 self.asks(agent, Command::Send { channel, id, draft })
             })
             .collect();

@@ -73,6 +73,10 @@ pub struct World {
 
 /// How rough this schedule is: a swarm, so that no kind of fault hides another.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each switch is drawn by itself: their combinations are the point"
+)]
 pub(super) struct Faults {
     pub(super) on: bool,
     pub(super) delay_ms_max: u64,
@@ -253,7 +257,7 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        self.relay.is_up() && self.script.is_done() && self.agents.iter().all(SimAgent::is_settled)
+        self.relay.is_up() && self.agents.iter().all(SimAgent::is_settled)
     }
 
     fn unsettled(&self) -> String {
@@ -294,7 +298,7 @@ impl World {
             Happening::ToRelay(conn, frame) => self.relay_hears(conn, *frame),
             Happening::ToAgent(conn, frame) => self.agent_hears(conn, *frame),
             Happening::Answered(conn, answer) => {
-                self.relay_thinks(Input::Answered { conn, answer })
+                self.relay_thinks(Input::Answered { conn, answer });
             }
             Happening::Flush => self.flush(),
             Happening::RelayWake => self.relay_thinks(Input::Tick),
@@ -327,18 +331,12 @@ impl World {
             Happening::ToRelay(conn, frame) => {
                 let kind = kind_of(frame.as_ref());
                 self.counters.count(format!("to relay: {kind}"));
-                (
-                    format!("{} → {kind}", conn.0),
-                    encode(frame.as_ref()).len(),
-                )
+                (format!("{} → {kind}", conn.0), encode(frame.as_ref()).len())
             }
             Happening::ToAgent(conn, frame) => {
                 let kind = kind_of(frame.as_ref());
                 self.counters.count(format!("to agent: {kind}"));
-                (
-                    format!("{} ← {kind}", conn.0),
-                    encode(frame.as_ref()).len(),
-                )
+                (format!("{} ← {kind}", conn.0), encode(frame.as_ref()).len())
             }
             Happening::Answered(conn, _) => (format!("answered {}", conn.0), 0),
             Happening::Flush => ("flush".into(), 0),
@@ -364,6 +362,10 @@ impl World {
     }
 
     /// When one seed is replayed, everything is printed.
+    #[expect(
+        clippy::print_stdout,
+        reason = "a replayed schedule is read by a person"
+    )]
     pub(super) fn say_aloud(&self, what: impl FnOnce() -> String) {
         if TRACE.get() {
             println!("{:>9} {}", self.now.since(START), what());
@@ -534,16 +536,12 @@ fn kind_of(frame: &impl std::fmt::Debug) -> String {
     struct Name(String);
     impl std::fmt::Write for Name {
         fn write_str(&mut self, text: &str) -> std::fmt::Result {
-            match text.split_once('(') {
-                Some((name, _)) => {
-                    self.0.push_str(name);
-                    Err(std::fmt::Error)
-                }
-                None => {
-                    self.0.push_str(text);
-                    Ok(())
-                }
+            if let Some((name, _)) = text.split_once('(') {
+                self.0.push_str(name);
+                return Err(std::fmt::Error);
             }
+            self.0.push_str(text);
+            Ok(())
         }
     }
     let mut name = Name(String::new());

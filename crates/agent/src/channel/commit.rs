@@ -808,6 +808,7 @@ impl Channel {
                 channel: self.record.id,
                 id: *id,
                 statement: statement.clone(),
+                cursor: self.record.cursor,
             };
             uplink.send(step, ToRelay::Leave(leave));
         }

@@ -10,7 +10,7 @@ use skytale_wire::{
 };
 use zeroize::Zeroizing;
 
-use super::{Channel, Line};
+use super::Channel;
 use crate::{
     Error,
     agent::Step,
@@ -20,13 +20,19 @@ use crate::{
 };
 
 impl Channel {
-    /// A joiner could not open what the relay has: seal the present state afresh.
-    pub(crate) fn seal_group_info(
+    /// A joiner could not open what the relay has: the present state is sealed afresh as soon as
+    /// we know it.
+    pub(crate) fn want_sealing(&mut self) {
+        self.seal_wanted = true;
+    }
+
+    /// Seals the present state for whoever waits.
+    pub(super) fn seal_group_info(
         &mut self,
         step: &mut Step<'_, '_>,
         uplink: &Uplink,
     ) -> Result<(), Error> {
-        if !self.is_active() || self.line != Line::Level {
+        if !std::mem::take(&mut self.seal_wanted) {
             return Ok(());
         }
         let (provider, identity) = (step.provider, step.identity);

@@ -273,6 +273,9 @@ impl Channel {
             if let Ok(invite) = line.parse::<Invite>() {
                 self.want_group_info(step, &invite, uplink);
             }
+            // Whoever seals it may fail, or go: ask again until it is there.
+            self.line = Line::Down;
+            self.pause(step, WANT_AGAIN_MS);
             return Ok(());
         }
         match nack.refusal.remedy() {
@@ -331,6 +334,9 @@ impl Channel {
         Ok(())
     }
 }
+
+/// How often a joiner asks for the group's state while nobody has sealed it.
+const WANT_AGAIN_MS: u64 = 4_000;
 
 /// Refuses a group that the invite line does not lead to: somebody who knows less than the line
 /// could have made it.

@@ -1,8 +1,8 @@
 //! What the system says: the machine, what a process used, how long a flush takes.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
+    fs::{self, File},
+    io::{self, Seek as _, SeekFrom, Write as _},
     path::Path,
     time::Duration,
 };
@@ -54,20 +54,33 @@ pub(super) fn resident(pid: u32) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// How long it takes to append so many bytes to a file in `dir` and have them on the disk.
-pub(super) fn flushes(dir: &Path, bytes: usize, rounds: usize) -> io::Result<Vec<Duration>> {
-    let path = dir.join("flushes");
-    let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-    let record = vec![0x5a; bytes];
-    let mut took = Vec::with_capacity(rounds);
-    for _ in 0..rounds {
-        let begun = Instant::now();
-        file.write_all(&record)?;
-        file.sync_data()?;
-        took.push(begun.elapsed());
+/// A file beside what is measured, to see how long its disk takes.
+pub(super) struct Flushed(File);
+
+impl Flushed {
+    pub(super) fn new(dir: &Path) -> io::Result<Self> {
+        tempfile::tempfile_in(dir).map(Self)
     }
-    fs::remove_file(path)?;
-    Ok(took)
+
+    /// Appends so many bytes and has them on the disk.
+    pub(super) fn append(&mut self, bytes: usize) -> io::Result<Duration> {
+        self.0.seek(SeekFrom::End(0))?;
+        self.write(bytes)
+    }
+
+    /// The same over the beginning, so that the file does not grow.
+    pub(super) fn overwrite(&mut self, bytes: usize) -> io::Result<Duration> {
+        self.0.rewind()?;
+        self.write(bytes)
+    }
+
+    fn write(&mut self, bytes: usize) -> io::Result<Duration> {
+        let record = vec![0x5a; bytes];
+        let begun = Instant::now();
+        self.0.write_all(&record)?;
+        self.0.sync_data()?;
+        Ok(begun.elapsed())
+    }
 }
 
 /// The value below which so many of a hundred lie, in microseconds.
@@ -116,7 +129,9 @@ mod tests {
             assert!(resident(std::process::id()).unwrap() > 100_000);
             assert!(cpu_time(std::process::id()).is_some());
         }
-        assert_eq!(flushes(dir.path(), 512, 3).unwrap().len(), 3);
+        let mut file = Flushed::new(dir.path()).unwrap();
+        assert!(!file.append(512).unwrap().is_zero());
+        assert!(!file.overwrite(512).unwrap().is_zero());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

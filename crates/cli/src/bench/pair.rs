@@ -15,9 +15,7 @@ use crate::exit::Failure;
 
 pub(super) async fn measure(effort: Effort) -> Result<Vec<Figure>, Failure> {
     let mut house = House::open().await?;
-    let parts = |house: &House| {
-        [&house.sender, &house.relay, &house.receiver].map(Part::cpu_time)
-    };
+    let parts = |house: &House| [&house.sender, &house.relay, &house.receiver].map(Part::cpu_time);
 
     let before = parts(&house);
     house.receiver.tell(&Order::Drain).await?;
@@ -53,8 +51,13 @@ pub(super) async fn measure(effort: Effort) -> Result<Vec<Figure>, Failure> {
         .zip(before.into_iter().zip(after))
     {
         if let (Some(before), Some(after)) = (before, after) {
-            let used = micros(&(after - before)) / number(received.messages);
-            figures.push(Figure::new("pair", format!("CPU, {name}"), used, "µs/message"));
+            let used = micros(&after.saturating_sub(before)) / number(received.messages);
+            figures.push(Figure::new(
+                "pair",
+                format!("CPU, {name}"),
+                used,
+                "µs/message",
+            ));
         }
     }
     let echo = echo(effort).await?;

@@ -360,9 +360,7 @@ fn moment(at: u64, begun: Instant) -> Moment {
 fn wall_clock() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |time| {
-            u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-        })
+        .map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// The payload that ends a flood.

@@ -539,6 +539,11 @@ impl Hub {
     ) -> Result<(), Refusal> {
         self.check_writable()?;
         let channel = self.channel_of_member(who, &about.channel)?;
+        let stay = channel.kept.roster.member(&who.agent);
+        if stay.is_some_and(|member| frame.cursor < member.joined) {
+            // It was removed and added again meanwhile: the stay that it means is over.
+            return Err(Refusal::MemberUnknown);
+        }
         if frame.statement.leaf_key.len() > LEAF_KEY_BYTES_MAX {
             return Err(Refusal::TooLarge);
         }

@@ -556,6 +556,8 @@ impl House {
                 leaf_key: leaf_key.into(),
                 signature: Signed(person.key.sign(&said).to_bytes()),
             },
+            // Far ahead of every join: the stay that is meant is the present one.
+            cursor: Seq(u64::MAX),
         }
     }
 
@@ -1269,6 +1271,24 @@ fn a_leaver_is_out_at_once_and_anybody_clears_its_leaf_away() {
     assert_eq!(
         house.try_frame(conns[1], ToRelay::Leave(forged)),
         [Refusal::IdentityUnproven]
+    );
+    // A leave of an earlier stay, which waited while Bob was removed and added again.
+    let late = Leave {
+        cursor: Seq(0),
+        ..house.leaving(&bob)
+    };
+    assert_eq!(
+        house.try_frame(conns[1], ToRelay::Leave(late)),
+        [Refusal::MemberUnknown]
+    );
+    // A leave of an earlier stay, which waited while Bob was removed and added again.
+    let late = Leave {
+        cursor: Seq(0),
+        ..house.leaving(&bob)
+    };
+    assert_eq!(
+        house.try_frame(conns[1], ToRelay::Leave(late)),
+        [Refusal::MemberUnknown]
     );
     let leave = house.leaving(&bob);
     house.news(conns[1]);
