@@ -135,10 +135,10 @@ impl Machine {
         let (child, mut stdin) = Guarded::spawn(command);
         drop(stdin.take());
         let mut servers = Servers::new(child);
-        match servers.out.recv_timeout(PATIENCE) {
-            Ok(line) => servers.started = serde_json::from_str(&line).unwrap(),
-            Err(_) => panic!("the servers did not start: {}", servers.kill()),
-        }
+        let Ok(line) = servers.out.recv_timeout(PATIENCE) else {
+            panic!("the servers did not start: {}", servers.kill());
+        };
+        servers.started = serde_json::from_str(&line).unwrap();
         servers
     }
 

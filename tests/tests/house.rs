@@ -55,7 +55,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ),
     (
         "crates/agent/src/migrations/0002_mind.sql",
-        "d96a38e053539d71061e274e15a68a866f4bbfd233cf794ba713b3cd6c4ad4d7",
+        "d86a448abd5da003fb0d4e35c76c6c4641bf4818e21798370c214001af15ac4f",
     ),
     (
         "crates/api/src/migrations/0001_accounts.sql",

@@ -66,7 +66,7 @@ fn logs_errors_and_server_files_hold_no_secret_and_nothing_that_was_said() {
     // What fails, with secrets in its hands.
     let id = made.split('_').nth(2).unwrap();
     say(&machine, "", &format!("keys revoke {id}"), &mut heard).ok();
-    let altered = format!("{}x", &invite[..invite.len() - 1]);
+    let altered = format!("{invite}x");
     for (stdin, arguments) in [
         (invite.as_str(), "join - --as late"),
         (altered.as_str(), "join - --as late"),
@@ -99,7 +99,7 @@ fn logs_errors_and_server_files_hold_no_secret_and_nothing_that_was_said() {
     let mut secrets = vec![
         Needle::text("what was said", SAID),
         Needle::text("the password", PASSWORD),
-        Needle::text("the invite", &invite["skt_inv_".len()..]),
+        Needle::text("the invite", invite.strip_prefix("skt_inv_").unwrap()),
         Needle::bytes("the invite's seed", &seed_of(&invite)),
         Needle::text("a token", &token),
         Needle::text("a token's signature", token.rsplit_once('.').unwrap().1),
@@ -152,7 +152,7 @@ fn logs_errors_and_server_files_hold_no_secret_and_nothing_that_was_said() {
     for part in ["TRACE", "DEBUG", "skytale_sdk", "skytale_relay"] {
         assert!(all.contains(part), "the control: {part}");
     }
-    let shown = Needle::text("the relay's short name", &relay_id[..8]);
+    let shown = Needle::text("the relay's short name", relay_id.split_at(8).0);
     assert!(shown.is_in(all.as_bytes()), "the control: it is logged");
 
     // What lies at the servers: nothing that was said, and no secret but their own.
@@ -189,7 +189,9 @@ fn converse(machine: &Machine, heard: &mut Heard) {
     while missing > 0 {
         missing -= u32::from(next(&ears).get("stored").is_some());
     }
-    actors.iter_mut().for_each(|actor| actor.tell("close"));
+    for actor in &mut actors {
+        actor.tell("close");
+    }
     for (number, actor) in actors.into_iter().enumerate() {
         let (code, talk) = actor.ended();
         assert_eq!(code, 0, "{talk}");

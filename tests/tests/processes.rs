@@ -1,6 +1,7 @@
 //! Real processes, sockets and vaults, killed at random: what was acknowledged is read once and in
 //! order, whoever died. `SKYTALE_LONG=1` kills fifty times a side; `SKYTALE_SEED=n` chooses when.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+#![allow(clippy::print_stdout, reason = "the seed and the figures of a run")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,7 +53,9 @@ fn nothing_acknowledged_is_lost_or_doubled_when_relay_and_agents_are_killed() {
             Victim::Agent(who) => play.restart_agent(who),
         }
         play.wait_for_life_of(victim);
-        recoveries.push(now().duration_since(began));
+        let took = now().duration_since(began);
+        println!("{victim:?}: {took:?}");
+        recoveries.push(took);
     }
     play.stop_relay_in_the_middle();
     play.finish();
@@ -577,14 +580,18 @@ async fn publish(writer: &mut Stranger, number: u32) -> Result<Seq, Refusal> {
     });
     writer.say(&message).await;
     loop {
-        match writer.hear().await {
-            ToAgent::Published(published) if published.id == id(number) => {
-                return Ok(published.seq);
-            }
-            ToAgent::Nack(nack) if nack.id == id(number) => return Err(nack.refusal),
-            ToAgent::Closing(closing) => panic!("{closing:?}"),
-            _ => {}
+        let answer = writer.hear().await;
+        if let ToAgent::Published(published) = &answer
+            && published.id == id(number)
+        {
+            return Ok(published.seq);
         }
+        if let ToAgent::Nack(nack) = &answer
+            && nack.id == id(number)
+        {
+            return Err(nack.refusal);
+        }
+        assert!(!matches!(answer, ToAgent::Closing(_)), "{answer:?}");
     }
 }
 

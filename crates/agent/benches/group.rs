@@ -299,8 +299,12 @@ impl House {
 
     fn relay_hears(&mut self, who: usize, frame: ToRelay) {
         let conn = Conn(who as u64);
-        let input = match frame {
-            ToRelay::Hello(hello) => hub::Input::Opened {
+        if let ToRelay::Commit(commit) = &frame {
+            self.commit_bytes = commit.body.len();
+            self.welcome_bytes = commit.welcomes.iter().map(|one| one.body.len()).sum();
+        }
+        let input = if let ToRelay::Hello(hello) = frame {
+            hub::Input::Opened {
                 conn,
                 presented: Presented {
                     agent: hello.agent,
@@ -310,17 +314,12 @@ impl House {
                         expires: self.now.plus(YEAR_MS),
                     },
                 },
-            },
-            frame => {
-                if let ToRelay::Commit(commit) = &frame {
-                    self.commit_bytes = commit.body.len();
-                    self.welcome_bytes = commit.welcomes.iter().map(|one| one.body.len()).sum();
-                }
-                hub::Input::Frame {
-                    conn,
-                    frame,
-                    earlier: None,
-                }
+            }
+        } else {
+            hub::Input::Frame {
+                conn,
+                frame,
+                earlier: None,
             }
         };
         self.hub_thinks(input);
@@ -342,7 +341,7 @@ impl House {
                     self.hub_thinks(hub::Input::Stored { ticket, written });
                 }
                 hub::Output::Read { conn, query } => {
-                    let answer = self.look_up(query);
+                    let answer = self.look_up(&query);
                     self.hub_thinks(hub::Input::Answered { conn, answer });
                 }
                 hub::Output::Close { refusal, .. } => panic!("closed: {}", refusal.code()),
@@ -358,9 +357,9 @@ impl House {
         }
     }
 
-    fn look_up(&self, query: Query) -> hub::Answer {
+    fn look_up(&self, query: &Query) -> hub::Answer {
         let reader = self.archive.reader();
-        match query {
+        match *query {
             Query::Greeting { agent } => hub::Answer::Greeting {
                 key_packages: reader.key_packages(&agent).unwrap(),
                 welcomes: reader.welcomes_waiting(&agent, 100).unwrap(),
@@ -426,11 +425,10 @@ struct Bare {
 }
 
 impl Member {
-    fn new(number: usize) -> Self {
+    fn new() -> Self {
         let provider = OpenMlsRustCrypto::default();
         let keys = SignatureKeyPair::new(SUITE.signature_algorithm()).unwrap();
         keys.store(provider.storage()).unwrap();
-        assert!(number < usize::MAX);
         Self {
             provider,
             keys,
@@ -531,7 +529,7 @@ impl Member {
 
 impl Bare {
     fn new(size: usize, filled: bool) -> Self {
-        let mut members: Vec<Member> = (0..=size).map(Member::new).collect();
+        let mut members: Vec<Member> = (0..=size).map(|_| Member::new()).collect();
         members[FOUNDER].found();
         let packages = members[1..size]
             .iter()

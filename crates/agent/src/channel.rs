@@ -88,6 +88,8 @@ enum Line {
 struct Outgoing {
     /// The last outbox row that was handed over.
     handed: i64,
+    /// Its counter.
+    last_n: Option<u64>,
     in_flight: BTreeSet<MessageId>,
     /// Whether rows may be waiting that were not handed over.
     waiting: bool,

@@ -234,7 +234,6 @@ pub(crate) struct OutboxRow {
     pub(crate) row: i64,
     pub(crate) id: MessageId,
     pub(crate) n: u64,
-    pub(crate) previous: u64,
     pub(crate) at: Time,
     pub(crate) draft: Draft,
 }
@@ -246,19 +245,17 @@ pub(crate) fn queue_message(
     id: &MessageId,
     command: &CommandId,
     n: u64,
-    previous: u64,
     at: Time,
     draft: &Draft,
 ) -> Result<(), Error> {
     tx.prepare_cached(
-        "INSERT INTO outbox (channel, id, command, n, previous, at, draft) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO outbox (channel, id, command, n, at, draft) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
     .execute(params![
         channel.0,
         id.0,
         command.0,
         signed(n),
-        signed(previous),
         signed(at.0),
         Zeroizing::new(frame::encode(draft)).as_slice()
     ])?;
@@ -278,7 +275,7 @@ pub(crate) fn outbox_after(
     limit: usize,
 ) -> Result<Vec<OutboxRow>, Error> {
     let mut statement = tx.prepare_cached(
-        "SELECT row, id, n, previous, at, draft FROM outbox WHERE channel = ?1 AND row > ?2 ORDER BY row LIMIT ?3",
+        "SELECT row, id, n, at, draft FROM outbox WHERE channel = ?1 AND row > ?2 ORDER BY row LIMIT ?3",
     )?;
     let rows = statement.query_map(params![channel.0, after, signed(limit as u64)], |row| {
         Ok((
@@ -286,17 +283,15 @@ pub(crate) fn outbox_after(
             row.get::<_, [u8; 16]>(1)?,
             row.get::<_, i64>(2)?,
             row.get::<_, i64>(3)?,
-            row.get::<_, i64>(4)?,
-            Zeroizing::new(row.get::<_, Vec<u8>>(5)?),
+            Zeroizing::new(row.get::<_, Vec<u8>>(4)?),
         ))
     })?;
     rows.map(|row| {
-        let (row, id, n, previous, at, draft) = row?;
+        let (row, id, n, at, draft) = row?;
         Ok(OutboxRow {
             row,
             id: MessageId(id),
             n: unsigned(n),
-            previous: unsigned(previous),
             at: Time(unsigned(at)),
             draft: decode(&draft)?,
         })
@@ -304,12 +299,17 @@ pub(crate) fn outbox_after(
     .collect()
 }
 
-/// Takes a message out of the outbox and tells which command it belongs to.
-pub(crate) fn settle_message(tx: &Connection, id: &MessageId) -> Result<Option<CommandId>, Error> {
-    tx.prepare_cached("DELETE FROM outbox WHERE id = ?1 RETURNING command")?
-        .query_row([id.0], |row| row.get::<_, [u8; 16]>(0))
+/// Takes a message out of the outbox and tells which command it belongs to, and its counter.
+pub(crate) fn settle_message(
+    tx: &Connection,
+    id: &MessageId,
+) -> Result<Option<(CommandId, u64)>, Error> {
+    tx.prepare_cached("DELETE FROM outbox WHERE id = ?1 RETURNING command, n")?
+        .query_row([id.0], |row| {
+            Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?))
+        })
         .optional()
-        .map(|command| command.map(MessageId))
+        .map(|row| row.map(|(command, n)| (MessageId(command), unsigned(n))))
         .map_err(Error::from)
 }
 

@@ -141,7 +141,7 @@ impl Vault {
         }
         if len(&self.dir.join("vault.db-wal")) > 0 {
             return Err(Error::damaged(
-                "vault.db is missing beside its log vault.db-wal: put it back from where it was moved, or restore a backup",
+                "vault.db is missing beside its log vault.db-wal: put it back from where it was moved",
             ));
         }
         let beside = self.dir.join("vault.new");
@@ -186,7 +186,7 @@ impl Vault {
         let path = self.dir.join(DATABASE);
         if len(&path) == 0 {
             return Err(Error::damaged(
-                "vault.db is empty: it was cut off. Restore a backup, or remove the agent's directory to begin as a new agent",
+                "vault.db is empty: it was cut off. Remove the agent's directory to begin as a new agent",
             ));
         }
         let conn = self.keyed(&path)?;
@@ -412,11 +412,11 @@ fn wrong_key_or_damaged(path: &Path, error: &rusqlite::Error) -> Error {
         .and_then(|conn| conn.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())))
         .is_ok();
     Error::damaged(if plain {
-        "vault.db is a database that is not encrypted, so it is not a vault: move it away and restore a backup"
+        "vault.db is a database that is not encrypted, so it is not a vault: move it away, and the agent begins anew, with another identity"
     } else if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) {
-        "wrong vault key, or vault.db is damaged: check SKYTALE_VAULT_KEY or the key file, else restore a backup"
+        "wrong vault key, or vault.db is damaged: check SKYTALE_VAULT_KEY or the key file, else move it away, and the agent begins anew, with another identity"
     } else {
-        "vault.db is damaged: restore a backup"
+        "vault.db is damaged: move it away, and the agent begins anew, with another identity"
     })
 }
 

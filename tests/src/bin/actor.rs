@@ -84,7 +84,7 @@ fn tell((text, sent): (String, Result<Sent, Error>)) {
     match sent {
         Ok(sent) => say(&json!({"stored": text, "seq": sent.seq.0})),
         Err(error) => {
-            say(&json!({"refused": text, "code": error.code(), "why": error.to_string()}))
+            say(&json!({"refused": text, "code": error.code(), "why": error.to_string()}));
         }
     }
 }

@@ -113,18 +113,17 @@ impl Stranger {
     /// and by word; `None` when it closes without one.
     pub async fn closed(&self) -> Option<Refusal> {
         let closed = timeout(PATIENCE, self.connection.closed()).await;
-        match closed.expect("the relay closes") {
-            ConnectionError::ApplicationClosed(closed) => {
-                let number = closed.error_code.into_inner();
-                if number == 0 {
-                    return None;
-                }
-                let refusal = Refusal::from(u16::try_from(number).unwrap());
-                assert_eq!(closed.reason, refusal.code().as_bytes());
-                Some(refusal)
-            }
-            other => panic!("closed without a word: {other}"),
+        let closed = closed.expect("the relay closes");
+        let ConnectionError::ApplicationClosed(closed) = closed else {
+            panic!("closed without a word: {closed}")
+        };
+        let number = closed.error_code.into_inner();
+        if number == 0 {
+            return None;
         }
+        let refusal = Refusal::from(u16::try_from(number).unwrap());
+        assert_eq!(closed.reason, refusal.code().as_bytes());
+        Some(refusal)
     }
 }
 

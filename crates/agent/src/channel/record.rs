@@ -50,7 +50,7 @@ pub(crate) struct Record {
     /// The counter of the next message.
     #[n(10)]
     pub(crate) next_n: u64,
-    /// The counter of the last message that was not given up.
+    /// The greatest counter of a message that the relay has stored.
     #[n(11)]
     pub(crate) kept_n: u64,
     /// Messages sealed in this epoch.
@@ -250,12 +250,19 @@ impl Record {
         self.id.group_id(self.generation)
     }
 
-    /// The newest place that we can compare with others.
+    /// The newest place that we can compare with others; place zero, which nobody compares, while
+    /// our log hash is not known.
     pub(crate) fn mark(&self) -> LogMark {
-        LogMark {
-            seq: self.cursor,
-            half: self.log_hash.unwrap_or(Digest([0; 32])).half().into(),
-        }
+        self.log_hash.map_or(
+            LogMark {
+                seq: Seq(0),
+                half: [0; 16].into(),
+            },
+            |hash| LogMark {
+                seq: self.cursor,
+                half: hash.half().into(),
+            },
+        )
     }
 
     /// The cursor moves by one, to a record with this log hash.

@@ -50,18 +50,8 @@ impl Channel {
             return Ok(None);
         }
         let n = self.record.next_n;
-        store::queue_message(
-            step.tx,
-            &self.record.id,
-            &id,
-            &command,
-            n,
-            self.record.kept_n,
-            step.now,
-            draft,
-        )?;
+        store::queue_message(step.tx, &self.record.id, &id, &command, n, step.now, draft)?;
         self.record.next_n += 1;
-        self.record.kept_n = n;
         self.outgoing.waiting = true;
         self.changed = true;
         Ok(None)
@@ -91,7 +81,7 @@ impl Channel {
         for row in rows {
             let content = Content {
                 n: row.n,
-                previous: row.previous,
+                previous: self.outgoing.last_n.unwrap_or(self.record.kept_n),
                 sent: row.at,
                 label: step.label.to_owned(),
                 content_type: row.draft.content_type,
@@ -116,6 +106,7 @@ impl Channel {
             };
             uplink.send(step, ToRelay::Publish(publish));
             self.outgoing.handed = row.row;
+            self.outgoing.last_n = Some(row.n);
             self.outgoing.in_flight.insert(row.id);
             self.changed = true;
         }
@@ -140,7 +131,9 @@ impl Channel {
     ) -> Result<(), Error> {
         self.outgoing.in_flight.remove(id);
         self.outgoing.waiting = true;
-        if let Some(command) = store::settle_message(step.tx, id)? {
+        if let Some((command, n)) = store::settle_message(step.tx, id)? {
+            self.record.kept_n = self.record.kept_n.max(n);
+            self.changed = true;
             step.out.answers.push((command, Answer::Stored(seq)));
         }
         Ok(())
@@ -185,8 +178,9 @@ impl Channel {
         id: &MessageId,
         refusal: Refusal,
     ) -> Result<(), Error> {
-        self.outgoing.in_flight.remove(id);
-        if let Some(command) = store::settle_message(step.tx, id)? {
+        // What was sealed behind it names it as its predecessor.
+        self.hand_over_again();
+        if let Some((command, _)) = store::settle_message(step.tx, id)? {
             step.out
                 .answers
                 .push((command, Answer::Failed(Error::Denied(refusal).into())));
@@ -198,6 +192,7 @@ impl Channel {
     /// nothing is stored twice.
     pub(super) fn hand_over_again(&mut self) {
         self.outgoing.handed = 0;
+        self.outgoing.last_n = None;
         self.outgoing.in_flight.clear();
         self.outgoing.waiting = true;
     }

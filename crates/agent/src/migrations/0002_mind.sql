@@ -46,7 +46,6 @@ CREATE TABLE outbox (
     id       BLOB NOT NULL UNIQUE,
     command  BLOB NOT NULL,
     n        INTEGER NOT NULL,
-    previous INTEGER NOT NULL,
     at       INTEGER NOT NULL,
     draft    BLOB NOT NULL
 ) STRICT;
