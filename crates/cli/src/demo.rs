@@ -569,11 +569,11 @@ impl Story {
 
 /// The places of the records that coder's vault can open when it is given all of them.
 fn opened_by(copy: &Path, key: VaultKey, stored: &[Stored]) -> Step<BTreeSet<u64>> {
-    let records = stored
+    let records: Vec<_> = stored
         .iter()
         .map(|stored| (stored.seq, stored.record.clone()))
         .collect();
-    let tried = audit::try_open(copy, key, records)
+    let tried = audit::try_open(copy, key, &records)
         .map_err(|error| format!("the archive could not be tried: {error}"))?;
     let opened = tried.into_iter().filter(|tried| tried.opened);
     Ok(opened.map(|tried| tried.seq.0).collect())

@@ -1918,7 +1918,7 @@ fn what_stands_behind_a_refused_message_waits_for_it() {
     let [alice, ..] = people();
     let (mut house, conns) = House::with_channel(&[&alice]);
     house.hub.config.limits.publishes = Rate::per_second(1, 1);
-    let mut publish = |house: &mut House, resumes| {
+    let publish = |house: &mut House, resumes| {
         let frame = Publish {
             resumes,
             ..house.message(Epoch(0))
