@@ -662,6 +662,9 @@ fn transport() -> QuicTransportConfig {
         .initial_mtu(1200)
         .mtu_discovery_config(None)
         .allow_spin(false)
+        // A relay that was killed and is back cannot tell us that it has forgotten us: silence must.
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE_MS_MAX).into()))
+        .keep_alive_interval(KEEP_ALIVE)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(u64::from(CONNECTION_WINDOW))
@@ -746,6 +749,10 @@ pub(crate) const FRAMES_MAX: usize = 1024;
 const FRAMES_AT_ONCE: usize = 64;
 /// About as much as is written at once.
 const WRITE_BYTES: usize = 64 * 1024;
+/// How long a relay may be silent before we dial again.
+const IDLE_MS_MAX: u32 = 8_000;
+/// How often we ask a silent one whether it is there.
+const KEEP_ALIVE: Duration = Duration::from_millis(2_500);
 /// About as much as is read at once.
 const READ_BYTES: usize = 64 * 1024;
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
