@@ -77,8 +77,15 @@ async fn a_line_that_loses_and_doubles_delivers_everything_once() {
     }
     let (there, back) = (alice.talk(&bob, 0..60), bob.talk(&alice, 100..160));
     tokio::join!(there, back);
+    // Messages that wait together share datagrams, so a quick machine sends few: they go on talking
+    // until the line has been bad to both.
+    let mut next = 200;
+    while alice.proxy.harmed().min(bob.proxy.harmed()) <= 10 {
+        alice.talk(&bob, next..next + 5).await;
+        bob.talk(&alice, next + 5..next + 10).await;
+        next += 10;
+    }
     for side in [&alice, &bob] {
-        assert!(side.proxy.harmed() > 10, "the control: it was bad");
         side.proxy.be_bad(0, 0);
     }
     alice.talk(&bob, 60..70).await;
