@@ -269,7 +269,12 @@ impl<R: ArchiveReader> Running<R> {
                 if let Input::Gone { conn } = input {
                     self.connected.remove(&conn);
                 }
-                self.handle(input, now);
+                // A word of room that has crossed the queue's being full again would, if believed,
+                // make live a connection whose queue does not report that a second time.
+                let out_of_date = matches!(input, Input::Drained { conn } if self.is_full(conn));
+                if !out_of_date {
+                    self.handle(input, now);
+                }
             }
             Arrival::Look(answer) => {
                 // Who asked may have stopped waiting.
@@ -436,6 +441,12 @@ impl<R: ArchiveReader> Running<R> {
                 self.outcomes.push_back(Input::Gone { conn });
             }
         }
+    }
+
+    fn is_full(&self, conn: Conn) -> bool {
+        self.connected
+            .get(&conn)
+            .is_some_and(|connected| connected.outbound.is_full())
     }
 
     /// Gives the threads what they have room for.

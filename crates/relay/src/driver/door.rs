@@ -156,14 +156,20 @@ impl Link {
             Taken::Closing(closing) => Ok(Some(closing)),
             Taken::Frames { drained } => {
                 if drained {
-                    let conn = self.conn;
-                    self.door
-                        .send(Arrival::Input(Input::Drained { conn }))
-                        .await?;
+                    self.drained().await?;
                 }
                 Ok(None)
             }
         }
+    }
+
+    /// Says that there is room again. The queue may have filled up once more until the driver
+    /// hears of it.
+    pub(super) async fn drained(&self) -> Result<(), Stopped> {
+        let conn = self.conn;
+        self.door
+            .send(Arrival::Input(Input::Drained { conn }))
+            .await
     }
 
     /// What waits to be written.

@@ -142,6 +142,12 @@ impl Outbound {
         if full { Pushed::Full } else { Pushed::Fits }
     }
 
+    /// Whether nothing new is to be pushed. Only the driver pushes, so that "no" stays true until
+    /// it does.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting().full
+    }
+
     /// Nobody will take anything any more, and nobody has said so.
     pub(super) fn abandon(&self) {
         self.waiting().abandoned = true;

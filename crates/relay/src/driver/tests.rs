@@ -98,7 +98,9 @@ impl Client {
 
     async fn delivered(&mut self) -> Deliver {
         loop {
-            if let ToAgent::Deliver(deliver) = self.next().await {
+            let frame = self.next().await;
+            assert!(!matches!(frame, ToAgent::Closing(_)), "{frame:?}");
+            if let ToAgent::Deliver(deliver) = frame {
                 return deliver;
             }
         }
@@ -319,6 +321,32 @@ async fn a_slow_reader_gets_everything_once_and_in_order() {
     let body = vec![7; 50_000];
     for number in 1..=200 {
         assert_eq!(seq_of(&alice.publish(number, 1, &body).await), number + 1);
+    }
+
+    for seq in 2..=201 {
+        assert_eq!(bob.delivered().await.seq, Seq(seq));
+    }
+    assert_eq!(bob.link.outbound().close_reason(), None);
+    driver.stop().await;
+}
+
+/// The edge says that there is room, the queue fills up again, and only then the driver hears it.
+#[tokio::test]
+async fn a_late_word_of_room_overflows_nobody() {
+    let driver = start(SqliteArchive::in_memory().unwrap());
+    let mut alice = Client::enter(&driver.door(), ALICE).await;
+    alice.create().await;
+    alice.add(BOB).await;
+    let mut bob = Client::enter(&driver.door(), BOB).await;
+    bob.subscribe(1).await;
+    let body = vec![7; 50_000];
+    for number in 1..=40 {
+        alice.publish(number, 1, &body).await;
+    }
+
+    bob.link.drained().await.unwrap();
+    for number in 41..=200 {
+        alice.publish(number, 1, &body).await;
     }
 
     for seq in 2..=201 {
