@@ -93,27 +93,15 @@ pub(crate) async fn run(wish: &Wish, output: Output) -> Result<(), Failure> {
     }
     let effort = wish.effort();
     let mut figures = Vec::new();
+    let mut failure = None;
     for name in wish.chosen() {
-        figures.extend(match name {
-            Name::Pair => {
-                output.say("pair: one sender, one receiver …");
-                pair::measure(effort).await?
+        match name.measure(effort, output).await {
+            Ok(measured) => figures.extend(measured),
+            Err(why) => {
+                failure = Some(why);
+                break;
             }
-            Name::Latency => {
-                output.say("latency: one message at a time …");
-                latency::measure(effort).await?
-            }
-            Name::Relay => {
-                output.say("relay: a relay alone …");
-                let mut both = idle::measure(effort).await?;
-                both.extend(relay::measure(effort).await?);
-                both
-            }
-            Name::Start => {
-                output.say("start: a relay with a large archive …");
-                start::measure(effort).await?
-            }
-        });
+        }
     }
     let report = Report {
         machine: Machine::this(),
@@ -123,7 +111,34 @@ pub(crate) async fn run(wish: &Wish, output: Output) -> Result<(), Failure> {
         raised: raised_in_words(),
         figures,
     };
-    output.result(&report, || report.plain())
+    // Minutes went into the others, which a bench that fails does not take with it.
+    output.result(&report, || report.plain())?;
+    failure.map_or(Ok(()), Err)
+}
+
+impl Name {
+    async fn measure(self, effort: Effort, output: Output) -> Result<Vec<Figure>, Failure> {
+        match self {
+            Self::Pair => {
+                output.say("pair: one sender, one receiver …");
+                pair::measure(effort).await
+            }
+            Self::Latency => {
+                output.say("latency: one message at a time …");
+                latency::measure(effort).await
+            }
+            Self::Relay => {
+                output.say("relay: a relay alone …");
+                let mut both = idle::measure(effort).await?;
+                both.extend(relay::measure(effort).await?);
+                Ok(both)
+            }
+            Self::Start => {
+                output.say("start: a relay with a large archive …");
+                start::measure(effort).await
+            }
+        }
+    }
 }
 
 impl Wish {
