@@ -31,6 +31,7 @@ impl Hub {
         let about = About {
             channel: frame.channel,
             id: frame.id,
+            ordered: false,
         };
         if let Err(refusal) = self.check_invited(who, &frame.channel, &frame.invite, now) {
             return self.refuse(who, about, refusal, out);
@@ -107,6 +108,7 @@ impl Hub {
         let about = About {
             channel: frame.channel,
             id: frame.id,
+            ordered: false,
         };
         if let Err(refusal) = self.try_want(who, frame, now) {
             return self.refuse(who, about, refusal, out);
@@ -124,6 +126,7 @@ impl Hub {
         let about = About {
             channel: frame.channel,
             id: frame.id,
+            ordered: false,
         };
         match self.check_seal(who, &frame, now) {
             Err(refusal) => self.refuse(who, about, refusal, out),

@@ -38,6 +38,7 @@ impl Hub {
             conn: who.conn,
             id: frame.id,
             channel: None,
+            ordered: false,
             frame: None,
         };
         self.ledger
@@ -64,6 +65,7 @@ impl Hub {
             conn: who.conn,
             id: frame.id,
             channel: None,
+            ordered: false,
             frame: None,
         };
         self.ledger.write(write, effect, Some(reply), out);

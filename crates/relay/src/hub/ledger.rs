@@ -54,6 +54,8 @@ pub(super) struct Reply {
     /// Which request, to refuse it by when the write fails.
     pub(super) id: MessageId,
     pub(super) channel: Option<ChannelId>,
+    /// Whether what the same connection publishes behind it waits, were the write to fail.
+    pub(super) ordered: bool,
     /// Empty when the write's own result gives the answer.
     pub(super) frame: Option<ToAgent>,
 }

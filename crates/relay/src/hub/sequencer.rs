@@ -29,6 +29,8 @@ use crate::archive::{Append, SealedGroupInfo, WelcomeRow, Write, Written};
 pub(super) struct About {
     pub(super) channel: ChannelId,
     pub(super) id: MessageId,
+    /// A message: refused for the moment, it holds back what its sender publishes behind it.
+    pub(super) ordered: bool,
 }
 
 /// A record that was let in, before it has a place.
@@ -56,6 +58,7 @@ impl Hub {
         let about = About {
             channel: frame.channel,
             id: frame.id,
+            ordered: false,
         };
         if let Err(refusal) = self.try_create(who, about, now, out) {
             self.refuse(who, about, refusal, out);
@@ -73,6 +76,7 @@ impl Hub {
         let about = About {
             channel: frame.channel,
             id: frame.id,
+            ordered: true,
         };
         if self.answered_before(who, about, published, earlier, out) {
             return;
@@ -101,6 +105,7 @@ impl Hub {
         let about = About {
             channel: frame.channel,
             id: frame.id,
+            ordered: false,
         };
         if self.answered_before(who, about, acknowledged, earlier, out) {
             return;
@@ -129,6 +134,7 @@ impl Hub {
         let about = About {
             channel: frame.channel,
             id: frame.id,
+            ordered: false,
         };
         if self.answered_before(who, about, acknowledged, earlier, out) {
             return;
@@ -200,7 +206,9 @@ impl Hub {
             self.ledger.writable = false;
             for reply in pending.replies {
                 if self.conns.contains_key(&reply.conn) {
-                    held.extend(reply.channel.map(|channel| (reply.conn, channel)));
+                    if reply.ordered {
+                        held.extend(reply.channel.map(|channel| (reply.conn, channel)));
+                    }
                     let frame = nack(reply.id, reply.channel, Refusal::Unavailable);
                     send(reply.conn, frame, out);
                 }
@@ -209,7 +217,7 @@ impl Hub {
         self.held.extend(held);
     }
 
-    /// What this connection publishes next in this channel is behind something that was refused
+    /// What this connection publishes next in this channel is behind a message that was refused
     /// for the moment. Unknown channels are not remembered: a peer may name as many as it likes.
     fn hold(&mut self, conn: super::Conn, channel: ChannelId) {
         if self.channels.contains_key(&channel) {
@@ -242,9 +250,6 @@ impl Hub {
         refusal: Refusal,
         out: &mut Vec<Output>,
     ) {
-        if refusal.remedy() == Remedy::Retry {
-            self.hold(who.conn, about.channel);
-        }
         let from_limits = matches!(
             refusal,
             Refusal::RateLimited | Refusal::LimitReached | Refusal::TooLarge | Refusal::Unavailable
@@ -255,6 +260,9 @@ impl Hub {
         } else {
             Refusal::Unavailable
         };
+        if about.ordered && refusal.remedy() == Remedy::Retry {
+            self.hold(who.conn, about.channel);
+        }
         let channel = self.channels.get(&about.channel);
         let member = channel.filter(|channel| channel.kept.roster.member(&who.agent).is_some());
         let frame = ToAgent::Nack(Nack {
@@ -778,6 +786,7 @@ pub(super) fn reply(who: Asking, about: About, frame: Option<ToAgent>) -> Reply 
         conn: who.conn,
         id: about.id,
         channel: Some(about.channel),
+        ordered: about.ordered,
         frame,
     }
 }

@@ -59,6 +59,7 @@ impl Hub {
         let about = About {
             channel: frame.channel,
             id: frame.id,
+            ordered: false,
         };
         match self.try_subscribe(who, frame) {
             Err(refusal) => self.refuse(who, about, refusal, out),

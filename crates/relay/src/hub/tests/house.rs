@@ -523,7 +523,17 @@ impl House {
     }
 
     pub(super) fn joining(&mut self, person: &Person, seed: &InviteSeed, epoch: Epoch) -> Commit {
-        let group = CHANNEL.group_id(Generation(0));
+        self.joining_in(Generation(0), person, seed, epoch)
+    }
+
+    pub(super) fn joining_in(
+        &mut self,
+        generation: Generation,
+        person: &Person,
+        seed: &InviteSeed,
+        epoch: Epoch,
+    ) -> Commit {
+        let group = CHANNEL.group_id(generation);
         let context = Digest([5; 32]);
         let change = RosterChange {
             added: vec![plain(person.id)],
@@ -541,13 +551,17 @@ impl House {
     }
 
     pub(super) fn leaving(&mut self, person: &Person) -> Leave {
+        self.leaving_from(Generation(0), person)
+    }
+
+    pub(super) fn leaving_from(&mut self, generation: Generation, person: &Person) -> Leave {
         let leaf_key = vec![7; 32];
-        let said = statement::leave(&CHANNEL.group_id(Generation(0)), &leaf_key);
+        let said = statement::leave(&CHANNEL.group_id(generation), &leaf_key);
         Leave {
             channel: CHANNEL,
             id: self.id(),
             statement: statement::Leave {
-                generation: Generation(0),
+                generation,
                 leaf_key: leaf_key.into(),
                 signature: Signed(person.key.sign(&said).to_bytes()),
             },

@@ -3,11 +3,12 @@
 use skytale_wire::{
     envelope::{Grant, OpenInvite, RosterChange},
     frame::{Ack, Commit, Leave, Publish, Subscribe, TakeGroupInfo, ToAgent, ToRelay, encode},
-    id::{ChannelId, Digest, Epoch, InviteId, MessageId, Seq},
+    id::{ChannelId, Digest, Epoch, Generation, InviteId, MessageId, Seq},
     refusal::Refusal,
 };
 
-use super::house::{CHANNEL, HOUR, House, START, delivered, people, plain};
+use super::house::{CHANNEL, HOUR, House, START, delivered, guest_proof, people, plain};
+use crate::hub::Right;
 
 #[test]
 fn strangers_cannot_tell_a_channel_from_none() {
@@ -258,15 +259,6 @@ fn a_leaver_is_out_at_once_and_anybody_clears_its_leaf_away() {
         house.try_frame(conns[1], ToRelay::Leave(late)),
         [Refusal::MemberUnknown]
     );
-    // A leave of an earlier stay, which waited while Bob was removed and added again.
-    let late = Leave {
-        cursor: Seq(0),
-        ..house.leaving(&bob)
-    };
-    assert_eq!(
-        house.try_frame(conns[1], ToRelay::Leave(late)),
-        [Refusal::MemberUnknown]
-    );
     let leave = house.leaving(&bob);
     house.news(conns[1]);
     house.say(conns[1], ToRelay::Leave(leave.clone()));
@@ -303,4 +295,35 @@ fn a_leaver_is_out_at_once_and_anybody_clears_its_leaf_away() {
     );
     let back = house.adding(Epoch(2), &[bob.id]);
     assert_eq!(house.try_frame(conns[0], ToRelay::Commit(back)), []);
+}
+
+/// A group that is over, or that never was, has the same members and the same keys: what was
+/// signed for it must not count in the present one.
+#[test]
+fn what_is_said_of_another_generation_is_refused() {
+    let [alice, bob, carol, _] = people();
+    let (mut house, conns) = House::with_channel(&[&alice, &bob]);
+    let seed = house.invite(conns[0], Epoch(1), 1, 1);
+    let guest = house.opening(&carol, Right::Invite(guest_proof(&carol, &seed)));
+    house.answer_all();
+    let head = house.store.head(&CHANNEL);
+
+    let other = Generation(1);
+    let join = house.joining_in(other, &carol, &seed, Epoch(2));
+    assert_eq!(
+        house.try_frame(guest, ToRelay::Commit(join)),
+        [Refusal::ClosedGeneration]
+    );
+    let leave = house.leaving_from(other, &bob);
+    assert_eq!(
+        house.try_frame(conns[1], ToRelay::Leave(leave)),
+        [Refusal::ClosedGeneration]
+    );
+    assert_eq!(house.store.head(&CHANNEL), head);
+
+    // The invite is not used up by it, and of the present generation both go.
+    let join = house.joining(&carol, &seed, Epoch(2));
+    assert_eq!(house.try_frame(guest, ToRelay::Commit(join)), []);
+    let leave = house.leaving(&bob);
+    assert_eq!(house.try_frame(conns[1], ToRelay::Leave(leave)), []);
 }

@@ -171,3 +171,59 @@ fn what_stands_behind_a_refused_message_waits_for_it() {
     house.now = house.now.plus(5_000);
     assert_eq!(publish(&mut house, false), []);
 }
+
+/// Only messages have an order to lose. A refused subscription, and a commit that was lost with a
+/// failed write, used to turn away the messages that came after them.
+#[test]
+fn what_stands_behind_something_else_that_was_refused_goes_on() {
+    let [alice, ..] = people();
+    let (mut house, conns) = House::with_channel(&[&alice]);
+    let next = |house: &mut House| {
+        let frame = Publish {
+            resumes: false,
+            ..house.message(Epoch(0))
+        };
+        house.try_frame(conns[0], ToRelay::Publish(frame))
+    };
+    house.subscribe(conns[0], Seq(0));
+    house.subscribe(conns[0], Seq(0));
+    assert_eq!(house.refusals(conns[0]), [Refusal::RateLimited]);
+    assert_eq!(next(&mut house), []);
+
+    let lost = house.committing(Epoch(0), &RosterChange::default());
+    house.say(conns[0], ToRelay::Commit(lost));
+    house.fail_disk();
+    assert_eq!(house.refusals(conns[0]), [Refusal::Unavailable]);
+    assert_eq!(next(&mut house), []);
+}
+
+#[test]
+fn what_stands_behind_a_message_lost_with_a_failed_write_waits_for_it() {
+    let [alice, bob, ..] = people();
+    let (mut house, conns) = House::with_channel(&[&alice, &bob]);
+    let publish = |house: &mut House, conn, resumes| {
+        let frame = Publish {
+            resumes,
+            ..house.message(Epoch(1))
+        };
+        house.say(conn, ToRelay::Publish(frame));
+    };
+    // Alice's message loses its place; Bob's was refused by a commit that then did not happen.
+    publish(&mut house, conns[0], false);
+    let lost = house.committing(Epoch(1), &RosterChange::default());
+    house.say(conns[0], ToRelay::Commit(lost));
+    publish(&mut house, conns[1], false);
+    house.fail_disk();
+    assert_eq!(house.refusals(conns[0]), [Refusal::Unavailable; 2]);
+    assert_eq!(house.refusals(conns[1]), [Refusal::Unavailable]);
+
+    for conn in conns {
+        publish(&mut house, conn, false);
+        house.settle();
+        assert_eq!(house.refusals(conn), [Refusal::RateLimited]);
+        publish(&mut house, conn, true);
+        publish(&mut house, conn, false);
+        house.settle();
+        assert_eq!(house.refusals(conn), []);
+    }
+}
