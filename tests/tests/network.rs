@@ -1,9 +1,12 @@
 //! The real SDK against the real relay through a bad network: a proxy for UDP that changes its port,
-//! loses and doubles. Nothing that was acknowledged may be lost, doubled or out of order.
+//! loses and doubles; and against one that dies, hangs and comes back. Nothing that was acknowledged
+//! may be lost, doubled or out of order.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+#![allow(clippy::print_stdout, reason = "the figures of a run")]
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -19,7 +22,7 @@ use skytale_relay::{
     run::Relay,
 };
 use skytale_sdk::{Agent, Channel, Draft, Error, InviteOptions, RelayAddr, Seq};
-use skytale_tests::processes::PATIENCE;
+use skytale_tests::processes::{Machine, PATIENCE, Servers};
 use skytale_wire::{
     frame::PAYLOAD_BYTES_MAX,
     http::{RelayAt, Secret},
@@ -29,10 +32,11 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UdpSocket},
     sync::{mpsc, oneshot},
-    task::JoinHandle,
-    time::timeout,
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing_subscriber::EnvFilter;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clients_port_changes_in_mid_conversation_and_nothing_is_lost() {
@@ -68,7 +72,6 @@ async fn a_clients_port_changes_in_mid_conversation_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "stood still once in about thirty runs, cause unknown: see docs/next.md"]
 async fn a_line_that_loses_and_doubles_delivers_everything_once() {
     let house = House::open().await;
     let (alice, bob) = house.pair().await;
@@ -91,6 +94,32 @@ async fn a_line_that_loses_and_doubles_delivers_everything_once() {
     }
     alice.talk(&bob, 60..70).await;
 
+    house.close([alice, bob]).await;
+}
+
+/// Silence is not yet death: what was made to notice a relay that is gone must not cut a line that is
+/// merely bad. `SKYTALE_MESSAGES=n` lets them talk for longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_line_that_loses_a_third_is_kept_and_delivers_everything_once() {
+    let count = number("SKYTALE_MESSAGES").unwrap_or(5);
+    let house = House::open().await;
+    let (alice, bob) = house.pair().await;
+    let opened = house.metric("skytale_relay_opened_total").await;
+
+    for side in [&alice, &bob] {
+        side.proxy.be_bad(30, 0);
+        side.proxy.be_slow(500);
+    }
+    let (there, back) = (alice.talk(&bob, 0..count), bob.talk(&alice, 0..count));
+    tokio::join!(there, back);
+
+    let later = house.metric("skytale_relay_opened_total").await;
+    println!("connections that were made anew: {}", later - opened);
+    for side in [&alice, &bob] {
+        side.proxy.be_bad(0, 0);
+        side.proxy.be_slow(0);
+    }
+    alice.talk(&bob, count..count + 5).await;
     house.close([alice, bob]).await;
 }
 
@@ -166,6 +195,163 @@ async fn messages_of_every_size_arrive_whole() {
     house.close([alice, bob]).await;
 }
 
+/// A relay cannot tell agents whom it has forgotten that it was killed. How long it takes until they
+/// are back is printed; `SKYTALE_KILLS=n` asks for more figures.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_come_back_to_a_relay_that_was_killed_and_nothing_is_lost() {
+    let kills = number("SKYTALE_KILLS").unwrap_or(2);
+    let mut relay = Elsewhere::begin().await;
+    let (alice, bob) = relay.pair().await;
+
+    let mut took = Vec::new();
+    for kill in 0..kills {
+        let first = kill * 100;
+        // Now with messages on their way, now on quiet lines.
+        if kill % 2 == 0 {
+            let (there, back) = (
+                talk(&alice.1, &bob.1, first..first + 50),
+                talk(&bob.1, &alice.1, first..first + 50),
+            );
+            let restart = relay.kill_and_restart();
+            let ((), (), began) = tokio::join!(there, back, restart);
+            took.push(("busy", relay.both_back_since(began).await));
+        } else {
+            let began = relay.kill_and_restart().await;
+            took.push(("quiet", relay.both_back_since(began).await));
+        }
+        let next = first + 50;
+        talk(&alice.1, &bob.1, next..next + 5).await;
+        talk(&bob.1, &alice.1, next..next + 5).await;
+    }
+
+    took.sort_unstable_by_key(|(_, time)| *time);
+    println!("from the relay's being back to both agents' being back: {took:?}");
+    for (agent, channel) in [alice, bob] {
+        drop(channel);
+        agent.close().await.unwrap();
+    }
+}
+
+/// A relay that hangs, as one does whose machine swaps or whose virtual machine is moved, still
+/// knows its agents when it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_hangs_and_goes_on_loses_nothing_and_meets_no_storm() {
+    let relay = Elsewhere::begin().await;
+    let (alice, bob) = relay.pair().await;
+    let opened = relay.metric("skytale_relay_opened_total").await.unwrap();
+
+    relay.signal("STOP");
+    let talking = async {
+        let there = talk(&alice.1, &bob.1, 0..20);
+        tokio::join!(there, talk(&bob.1, &alice.1, 0..20));
+    };
+    let hanging = async {
+        // It goes on when both have noticed, and have tried to reach it in another way.
+        for (agent, _) in [&alice, &bob] {
+            within(until_silence_is_noticed(agent)).await;
+        }
+        relay.signal("CONT");
+    };
+    let ((), ()) = tokio::join!(talking, hanging);
+    talk(&alice.1, &bob.1, 20..25).await;
+
+    let later = relay.metric("skytale_relay_opened_total").await.unwrap();
+    println!("connections that were made anew: {}", later - opened);
+    // One for each at most, unless this machine is so slow that they notice the silence twice.
+    assert!(
+        later - opened <= 8,
+        "a storm of {} connections",
+        later - opened
+    );
+    for (agent, channel) in [alice, bob] {
+        drop(channel);
+        agent.close().await.unwrap();
+    }
+}
+
+/// Servers in a process of their own, which can be killed.
+struct Elsewhere {
+    machine: Arc<Machine>,
+    servers: Option<Servers>,
+}
+
+impl Elsewhere {
+    async fn begin() -> Self {
+        log();
+        let machine = Arc::new(Machine::new());
+        let starting = Arc::clone(&machine);
+        let servers = spawn_blocking(move || starting.up(None)).await.unwrap();
+        Self {
+            machine,
+            servers: Some(servers),
+        }
+    }
+
+    fn servers(&self) -> &Servers {
+        self.servers.as_ref().expect("a restart gives them back")
+    }
+
+    /// Two agents of this process in one channel.
+    async fn pair(&self) -> ((Agent, Channel), (Agent, Channel)) {
+        let open = async |name: &str| {
+            let agent = Agent::builder(name)
+                .data_dir(self.machine.data())
+                .config_dir(self.machine.config())
+                .open();
+            agent.await.unwrap()
+        };
+        let (alice, bob) = (open("alice").await, open("bob").await);
+        let here = alice.channel("acme/ops/plan").await.unwrap();
+        let line = here.invite().await.unwrap();
+        let there = bob.join(&line).await.unwrap();
+        ((alice, here), (bob, there))
+    }
+
+    /// Gives when it was back.
+    async fn kill_and_restart(&mut self) -> Instant {
+        let servers = self.servers.take().expect("a restart gives them back");
+        let machine = Arc::clone(&self.machine);
+        let restart = spawn_blocking(move || {
+            let addresses = servers.addresses();
+            servers.kill();
+            machine.up(Some(&addresses))
+        });
+        self.servers = Some(restart.await.unwrap());
+        Instant::now()
+    }
+
+    async fn both_back_since(&self, began: Instant) -> Duration {
+        let both = async {
+            while self.metric("skytale_relay_connections").await != Some(2) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        within(both).await;
+        began.elapsed()
+    }
+
+    async fn metric(&self, name: &str) -> Option<u64> {
+        metric(self.servers().addresses().health.parse().unwrap(), name).await
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.servers().pid().to_string();
+        let told = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(told.unwrap().success());
+    }
+}
+
+/// Until the agent says that its relay, to which it is connected, does not answer.
+async fn until_silence_is_noticed(agent: &Agent) {
+    loop {
+        let status = agent.status().await.unwrap();
+        if status.relays.iter().any(|relay| relay.trouble.is_some()) {
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
 /// A relay and an API server in this process.
 struct House {
     relay: Relay,
@@ -184,6 +370,7 @@ struct Side {
 
 impl House {
     async fn open() -> Self {
+        log();
         let dir = tempfile::tempdir().unwrap();
         let mut config = skytale_api::Config::new(&dir.path().join("server"));
         config.addr = (Ipv4Addr::LOCALHOST, 0).into();
@@ -191,9 +378,14 @@ impl House {
         let mut api = skytale_api::Server::bind(config).await.unwrap();
         let keys = vec![Issuer::Keys(api.public_keys())];
         let mut config = RelayConfig::new(&dir.path().join("relay"), keys);
-        config.quic_addr.set_port(0);
+        // Agents reach it by their proxies only. Both sides of iroh tell each other where else they
+        // are and take the quickest way; from an address of the other family there is none. When it
+        // was a matter of luck which way was taken, these tests stood still once in about thirty
+        // runs, because the proxy that was to do harm saw nothing.
+        config.quic_addr = (Ipv6Addr::LOCALHOST, 0).into();
         config.health_addr.set_port(0);
-        let relay = Relay::start(config).await.unwrap();
+        let relay = Relay::start(config).await;
+        let relay = relay.expect("this machine has an IPv6 loopback address");
         api.set_relays(vec![RelayAt {
             key: relay.key(),
             addresses: vec![relay.quic_addr().to_string()],
@@ -241,14 +433,7 @@ impl House {
     }
 
     async fn metric(&self, name: &str) -> u64 {
-        let mut stream = TcpStream::connect(self.relay.health_addr()).await.unwrap();
-        let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut page = String::new();
-        stream.read_to_string(&mut page).await.unwrap();
-        let mut values = page.lines().filter_map(|line| line.strip_prefix(name));
-        let value = values.find_map(|rest| rest.strip_prefix(' ')).unwrap();
-        value.parse().unwrap()
+        metric(self.relay.health_addr(), name).await.unwrap()
     }
 
     async fn close(self, sides: [Side; 2]) {
@@ -308,6 +493,28 @@ async fn talk(from: &Channel, to: &Channel, numbers: std::ops::Range<u32>) {
     assert_eq!(stored, read);
 }
 
+/// `SKYTALE_LOG` says what is shown of the log, of both sides. Nothing by default.
+fn log() {
+    // The first test of the process begins it.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_env("SKYTALE_LOG"))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
+}
+
+/// A counter of a relay, as its operator reads it.
+async fn metric(health: SocketAddr, name: &str) -> Option<u64> {
+    let mut stream = TcpStream::connect(health).await.ok()?;
+    let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.ok()?;
+    let mut values = page.lines().filter_map(|line| line.strip_prefix(name));
+    let value = values.find_map(|rest| rest.strip_prefix(' '))?;
+    value.parse().ok()
+}
+
 async fn within<T>(what: impl Future<Output = T>) -> T {
     timeout(PATIENCE, what).await.expect("it comes in time")
 }
@@ -330,6 +537,8 @@ enum Order {
 struct Weather {
     lost_percent: AtomicU32,
     doubled_percent: AtomicU32,
+    /// Each is held back for a time of its own, so that they overtake each other.
+    late_ms_max: AtomicU32,
     harmed: AtomicU64,
     /// To the relay and back.
     passed: [AtomicU64; 2],
@@ -374,6 +583,12 @@ impl Proxy {
             .store(doubled_percent, Ordering::Relaxed);
     }
 
+    /// From now on each datagram takes up to so long.
+    fn be_slow(&self, late_ms_max: u32) {
+        let late = &self.weather.late_ms_max;
+        late.store(late_ms_max, Ordering::Relaxed);
+    }
+
     fn harmed(&self) -> u64 {
         self.weather.harmed.load(Ordering::Relaxed)
     }
@@ -407,7 +622,8 @@ async fn carry(
     weather: Arc<Weather>,
 ) {
     let mut rng = ChaCha8Rng::seed_from_u64(u64::from(relay.port()));
-    let mut back = bound(relay).await;
+    let front = Arc::new(front);
+    let mut back = Arc::new(bound().await);
     let mut client = None;
     let (mut out, mut home) = (vec![0; 65_536], vec![0; 65_536]);
     loop {
@@ -415,15 +631,14 @@ async fn carry(
             Ok((len, from)) = front.recv_from(&mut out) => {
                 client = Some(from);
                 for _ in 0..weather.copies(&mut rng) {
-                    // A datagram that the system does not take is one that was lost.
-                    let _ = back.send(&out[..len]).await;
+                    pass(&back, relay, &out[..len], weather.late(&mut rng)).await;
                     weather.passed[0].fetch_add(1, Ordering::Relaxed);
                 }
             }
-            Ok(len) = back.recv(&mut home) => {
+            Ok((len, _)) = back.recv_from(&mut home) => {
                 for _ in 0..weather.copies(&mut rng) {
                     if let Some(client) = client {
-                        let _ = front.send_to(&home[..len], client).await;
+                        pass(&front, client, &home[..len], weather.late(&mut rng)).await;
                         weather.passed[1].fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -431,14 +646,32 @@ async fn carry(
             order = orders.recv() => {
                 let Some(Order::Rebind(done)) = order else { return };
                 // The new one first, so that it cannot get the old one's port.
-                back = bound(relay).await;
+                back = Arc::new(bound().await);
                 let _ = done.send(back.local_addr().unwrap());
             }
         }
     }
 }
 
+/// A datagram that the system does not take is one that was lost.
+async fn pass(by: &Arc<UdpSocket>, to: SocketAddr, datagram: &[u8], late: Duration) {
+    if late.is_zero() {
+        let _ = by.send_to(datagram, to).await;
+        return;
+    }
+    let (by, datagram) = (Arc::clone(by), datagram.to_vec());
+    tokio::spawn(async move {
+        tokio::time::sleep(late).await;
+        let _ = by.send_to(&datagram, to).await;
+    });
+}
+
 impl Weather {
+    fn late(&self, rng: &mut ChaCha8Rng) -> Duration {
+        let max = self.late_ms_max.load(Ordering::Relaxed);
+        Duration::from_millis(rng.random_range(0..=max).into())
+    }
+
     /// How often a datagram is passed on.
     fn copies(&self, rng: &mut ChaCha8Rng) -> u32 {
         let dice = rng.random_range(0..100);
@@ -455,11 +688,14 @@ impl Weather {
     }
 }
 
-async fn bound(to: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    socket.connect(to).await.unwrap();
-    socket
+async fn bound() -> UdpSocket {
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).await.unwrap()
 }
 
 /// How often a counter is looked at that nothing announces.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+#[expect(clippy::disallowed_methods, reason = "the environment of a test run")]
+fn number(name: &str) -> Option<u32> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}

@@ -103,8 +103,9 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
 /// Logs go to stderr: what `SKYTALE_LOG` says, else as much as `-v` asks for.
 fn listen_to_logs(verbose: u8) {
     let (others, ours) = match verbose {
-        0 => ("warn", "warn"),
-        1 => ("warn", "info"),
+        // Of an endpoint that was still closing when the program ended iroh speaks as of an error.
+        0 => ("warn,iroh::socket=off", "warn"),
+        1 => ("warn,iroh::socket=off", "info"),
         2 => ("info", "debug"),
         _ => ("info", "trace"),
     };

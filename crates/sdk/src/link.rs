@@ -10,12 +10,17 @@
 //!     ▲                        │                    │
 //!     └──── pause ◄── lost, or closed and may resume┘──► Refused (closed for good)
 //! ```
+//!
+//! A relay that was killed and is back cannot tell us that it has forgotten us. So a connection on
+//! which we are owed an answer is not trusted for long: another one is dialled beside it, and takes
+//! its place only when it is up while the old one stays silent. A line that is merely slow or loses
+//! a lot is kept.
 
 use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,8 +28,8 @@ use std::{
 use iroh::{
     Endpoint, EndpointAddr, PublicKey, SecretKey,
     endpoint::{
-        Connection, ConnectionError, PortmapperConfig, QuicTransportConfig, ReadError, RecvStream,
-        SendStream, VarInt, presets,
+        Connection, ConnectionError, FrameStats, PathId, PortmapperConfig, QuicTransportConfig,
+        ReadError, RecvStream, SendStream, VarInt, presets,
     },
 };
 use rand::{RngExt as _, SeedableRng as _};
@@ -38,7 +43,7 @@ use skytale_wire::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -99,7 +104,7 @@ pub(crate) struct LinkView {
     pub(crate) state: LinkState,
     /// Where we are connected or tried last.
     pub(crate) address: Option<String>,
-    /// Why the last try or connection ended.
+    /// Why the last try or connection ended, or that the present one is silent.
     pub(crate) trouble: Option<String>,
 }
 
@@ -133,15 +138,34 @@ impl Link {
             trouble: None,
         }));
         let cancel = CancellationToken::new();
+        let secret = SecretKey::generate();
+        let transport = TransportKey(*secret.public().as_bytes());
+        let mut rng = seeded();
         let runner = Runner {
             relay,
-            setup: setup.clone(),
-            addresses,
+            transport,
+            events: setup.events.clone(),
+            addresses: addresses.clone(),
             view: Arc::clone(&view),
-            secret: SecretKey::generate(),
-            rng: seeded(),
-            endpoint: None,
-            token: None,
+            purse: Purse {
+                me: setup.me,
+                relay,
+                transport,
+                account: setup.account.clone(),
+                held: None,
+                rng: ChaCha8Rng::from_rng(&mut rng),
+            },
+            dialer: Dialer {
+                relay,
+                secret,
+                addresses,
+                view: Arc::clone(&view),
+                connect_max: setup.timeouts.connect,
+                bound: None,
+                rng: ChaCha8Rng::from_rng(&mut rng),
+            },
+            patience: PATIENCE_MIN,
+            rng,
         };
         let task = setup.runtime.spawn(runner.run(cancel.clone()));
         Self {
@@ -192,14 +216,37 @@ impl Link {
 /// A link's own side.
 struct Runner {
     relay: RelayKey,
-    setup: LinkSetup,
+    transport: TransportKey,
+    events: mpsc::Sender<LineEvent>,
     addresses: watch::Receiver<Vec<String>>,
     view: Arc<Mutex<LinkView>>,
+    purse: Purse,
+    dialer: Dialer,
+    /// How long we wait for an answer before we look whether the relay still knows us.
+    patience: Duration,
+    rng: ChaCha8Rng,
+}
+
+/// Has the token that lets us in, and buys the next one.
+struct Purse {
+    me: AgentId,
+    relay: RelayKey,
+    transport: TransportKey,
+    account: Option<Arc<Account>>,
+    held: Option<HeldToken>,
+    rng: ChaCha8Rng,
+}
+
+/// Makes QUIC connections to the relay whose key is pinned.
+struct Dialer {
+    relay: RelayKey,
     /// The transport key: fresh for each link, so two relays cannot tell by it that we are one.
     secret: SecretKey,
+    addresses: watch::Receiver<Vec<String>>,
+    view: Arc<Mutex<LinkView>>,
+    connect_max: Duration,
+    bound: Option<Bound>,
     rng: ChaCha8Rng,
-    endpoint: Option<Bound>,
-    token: Option<HeldToken>,
 }
 
 /// A socket, and which addresses it can reach.
@@ -231,17 +278,23 @@ enum End {
     Lost(String),
     /// The relay said why.
     Closed { refusal: Refusal, resume: bool },
+    /// It stayed silent, and this one is up.
+    Superseded(Connection),
 }
 
 impl Runner {
     async fn run(mut self, cancel: CancellationToken) {
         let mut tries = 0;
         let mut refusals = 0;
+        let mut dialled = None;
         loop {
             let end = tokio::select! {
                 () = cancel.cancelled() => break,
-                connected = self.connect() => match connected {
-                    Ok((connection, token)) => self.converse(connection, token, &cancel).await,
+                connected = self.connect(tries, dialled.take()) => match connected {
+                    Ok((connection, token)) => {
+                        // As large as all that happens on a connection.
+                        Box::pin(self.converse(connection, token, &cancel)).await
+                    }
                     Err(error) => Err(error),
                 },
             };
@@ -254,6 +307,11 @@ impl Runner {
             let trouble = match end {
                 Ok(End::Done) => None,
                 Ok(End::Lost(why)) => Some(why),
+                Ok(End::Superseded(connection)) => {
+                    tracing::debug!(relay = %self.relay.short(), "the relay knows the line no more");
+                    dialled = Some(connection);
+                    continue;
+                }
                 Ok(End::Closed { refusal, resume }) => {
                     refusals += 1;
                     if !self.may_return(refusal, resume, refusals) {
@@ -276,10 +334,7 @@ impl Runner {
                 changed = self.addresses.changed() => if changed.is_err() { break },
             }
         }
-        if let Some(bound) = self.endpoint.take() {
-            // Tells the relay; a relay that does not answer is not waited for.
-            let _ = timeout(GOODBYE_MAX, bound.endpoint.close()).await;
-        }
+        self.dialer.hang_up().await;
     }
 
     /// Whether to knock again after this word. The relay refuses a Hello always with "do not
@@ -289,18 +344,172 @@ impl Runner {
             refusal,
             Refusal::TokenInvalid | Refusal::TokenExpired | Refusal::TokenForAnotherKey
         ) {
-            self.token = None;
-            return self.setup.account.is_some() && refusals < REFUSALS_MAX;
+            self.purse.held = None;
+            return self.purse.account.is_some() && refusals < REFUSALS_MAX;
         }
         // Whoever replaced us would be replaced by us, and so on.
         resume || (refusal.remedy() == Remedy::Retry && refusal != Refusal::Replaced)
     }
 
-    /// A QUIC connection to the relay whose key is pinned, and the token to show on it.
-    async fn connect(&mut self) -> Result<(Connection, Option<Secret>), Error> {
-        let token = self.token().await?;
+    /// A connection, or the one that is there already, and the token to show on it.
+    async fn connect(
+        &mut self,
+        tries: u32,
+        dialled: Option<Connection>,
+    ) -> Result<(Connection, Option<Secret>), Error> {
+        let token = self.purse.token().await?;
+        // Not only seen by the dialer: what is new after this ends the pause.
+        self.addresses.mark_unchanged();
+        let connection = match dialled {
+            Some(connection) => connection,
+            None => self.dialer.dial(tries).await?,
+        };
+        Ok((connection, token))
+    }
+
+    /// The whole life of a connection.
+    async fn converse(
+        &mut self,
+        connection: Connection,
+        token: Option<Secret>,
+        cancel: &CancellationToken,
+    ) -> Result<End, Error> {
+        let Ok((send, recv)) = connection.open_bi().await else {
+            return Ok(End::Lost("the connection broke at once".into()));
+        };
+        let line = LineId::fresh();
+        let (frames, from_worker) = mpsc::channel(FRAMES_MAX);
+        let up = LineNews::Up {
+            transport: self.transport,
+            token,
+            frames,
+        };
+        self.show(LinkState::Greeting, None);
+        let pulse = Pulse::default();
+        let reporter = Reporter {
+            relay: self.relay,
+            line,
+            events: self.events.clone(),
+            view: Arc::clone(&self.view),
+            ping: MessageId(self.rng.random()),
+            pulse: &pulse,
+        };
+        if reporter.tell(up).await.is_err() {
+            return Ok(End::Done);
+        }
+        let (let_in, ready) = oneshot::channel();
+        let writer = Writer {
+            frames: from_worker,
+            ping: reporter.ping,
+            pulse: &pulse,
+        };
+        let rng = ChaCha8Rng::from_rng(&mut self.rng);
+        let lane_rng = ChaCha8Rng::from_rng(&mut self.rng);
+        let watch = Watch {
+            connection: &connection,
+            pulse: &pulse,
+            view: &self.view,
+        };
+        let end = tokio::select! {
+            end = writer.run(send, rng) => end,
+            end = reporter.read(recv, Some(let_in)) => end,
+            end = second_lane(&connection, ready, &reporter, lane_rng) => end,
+            end = self.purse.renew(&reporter) => end,
+            fresh = watch.until_forgotten(&mut self.dialer, &mut self.patience) => {
+                End::Superseded(fresh)
+            }
+            () = after(cancel) => End::Done,
+        };
+        connection.close(VarInt::from_u32(0), b"");
+        // The worker must hear of the end before it hears of the next beginning.
+        let _ = reporter.tell(LineNews::Down).await;
+        Ok(end)
+    }
+
+    fn show(&self, state: LinkState, trouble: Option<String>) {
+        let mut view = lock(&self.view);
+        view.state = state;
+        if state != LinkState::Greeting {
+            view.trouble = trouble;
+        }
+    }
+}
+
+impl Purse {
+    /// The token to show: the one that we have, if it lives long enough, else a new one. `None`
+    /// for a guest.
+    async fn token(&mut self) -> Result<Option<Secret>, Error> {
+        let now = clock::now();
+        if let Some(held) = &self.held
+            && now < held.renew_at
+        {
+            return Ok(Some(copy(&held.token)));
+        }
+        self.held = self.buy().await?;
+        Ok(self.held.as_ref().map(|held| copy(&held.token)))
+    }
+
+    async fn buy(&mut self) -> Result<Option<HeldToken>, Error> {
+        let Some(account) = self.account.clone() else {
+            return Ok(None);
+        };
+        let bought = account
+            .token_if_ours(self.me, self.transport, self.relay)
+            .await?;
+        Ok(bought.map(|answer| HeldToken {
+            renew_at: clock::now().plus(renew_after_ms(answer.expires_in_s, &mut self.rng)),
+            token: answer.token,
+        }))
+    }
+
+    /// Buys tokens before the present one ends, for as long as the connection lasts.
+    async fn renew(&mut self, reporter: &Reporter<'_>) -> End {
+        let mut tries = 0;
+        loop {
+            let Some(held) = &self.held else {
+                return std::future::pending().await;
+            };
+            sleep(Duration::from_millis(held.renew_at.since(clock::now()))).await;
+            match self.buy().await {
+                Ok(Some(held)) => {
+                    tries = 0;
+                    let news = LineNews::Token(copy(&held.token));
+                    self.held = Some(held);
+                    if reporter.tell(news).await.is_err() {
+                        return End::Done;
+                    }
+                }
+                Ok(None) => self.held = None,
+                // The relay closes the connection when the old one has ended; until then there
+                // is a fifth of its life for trying.
+                Err(error) => {
+                    tracing::warn!(%error, "the token could not be renewed yet");
+                    sleep(pause(tries, &mut self.rng)).await;
+                    tries += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Dialer {
+    /// Looks for the relay until it answers.
+    async fn find(&mut self) -> Connection {
+        let mut tries = 0;
+        loop {
+            match self.dial(tries).await {
+                Ok(connection) => return connection,
+                Err(error) => tracing::debug!(relay = %self.relay.short(), tries, %error, "silent"),
+            }
+            sleep(pause(tries, &mut self.rng)).await;
+            tries += 1;
+        }
+    }
+
+    /// One try.
+    async fn dial(&mut self, tries: u32) -> Result<Connection, Error> {
         let written = self.addresses.borrow_and_update().clone();
-        let resolved = timeout(self.setup.timeouts.connect, resolve(&written))
+        let resolved = timeout(self.connect_max, resolve(&written))
             .await
             .unwrap_or_default();
         if resolved.is_empty() {
@@ -317,8 +526,9 @@ impl Runner {
                 target.with_ip_addr(*address)
             });
         lock(&self.view).address = written.first().cloned();
-        match timeout(self.setup.timeouts.connect, endpoint.connect(target, ALPN)).await {
-            Ok(Ok(connection)) => Ok((connection, token)),
+        let max = dial_max(tries, self.connect_max);
+        match timeout(max, endpoint.connect(target, ALPN)).await {
+            Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(Error::unreachable(format!(
                 "the relay does not accept the connection ({error}): check its address and key"
             ))),
@@ -331,14 +541,12 @@ impl Runner {
     /// The socket, bound again only when another kind of address has to be reached.
     async fn bind(&mut self, targets: &[SocketAddr]) -> Result<Endpoint, Error> {
         let reach = Reach::of(targets);
-        if let Some(bound) = &self.endpoint
+        if let Some(bound) = &self.bound
             && bound.reach == reach
         {
             return Ok(bound.endpoint.clone());
         }
-        if let Some(old) = self.endpoint.take() {
-            let _ = timeout(GOODBYE_MAX, old.endpoint.close()).await;
-        }
+        self.hang_up().await;
         let no_socket = |_| Error::unreachable("no UDP socket can be opened on this machine");
         let mut builder = Endpoint::builder(presets::Minimal)
             .secret_key(self.secret.clone())
@@ -351,136 +559,148 @@ impl Runner {
                 .map_err(|_| Error::unreachable("no UDP socket can be opened on this machine"))?;
         }
         let endpoint = builder.bind().await.map_err(no_socket)?;
-        self.endpoint = Some(Bound {
+        self.bound = Some(Bound {
             endpoint: endpoint.clone(),
             reach,
         });
         Ok(endpoint)
     }
 
-    /// The token to show: the one that we have, if it lives long enough, else a new one. `None`
-    /// for a guest.
-    async fn token(&mut self) -> Result<Option<Secret>, Error> {
-        let now = clock::now();
-        if let Some(held) = &self.token
-            && now < held.renew_at
-        {
-            return Ok(Some(copy(&held.token)));
-        }
-        self.token = self.buy_token().await?;
-        Ok(self.token.as_ref().map(|held| copy(&held.token)))
-    }
-
-    async fn buy_token(&mut self) -> Result<Option<HeldToken>, Error> {
-        let Some(account) = self.setup.account.clone() else {
-            return Ok(None);
-        };
-        let transport = TransportKey(*self.secret.public().as_bytes());
-        let bought = account
-            .token_if_ours(self.setup.me, transport, self.relay)
-            .await?;
-        Ok(bought.map(|answer| HeldToken {
-            renew_at: clock::now().plus(renew_after_ms(answer.expires_in_s, &mut self.rng)),
-            token: answer.token,
-        }))
-    }
-
-    /// The whole life of a connection.
-    async fn converse(
-        &mut self,
-        connection: Connection,
-        token: Option<Secret>,
-        cancel: &CancellationToken,
-    ) -> Result<End, Error> {
-        let Ok((send, recv)) = connection.open_bi().await else {
-            return Ok(End::Lost("the connection broke at once".into()));
-        };
-        let line = LineId::fresh();
-        let (frames, from_worker) = mpsc::channel(FRAMES_MAX);
-        let up = LineNews::Up {
-            transport: TransportKey(*self.secret.public().as_bytes()),
-            token,
-            frames,
-        };
-        self.show(LinkState::Greeting, None);
-        let reporter = Reporter {
-            relay: self.relay,
-            line,
-            events: self.setup.events.clone(),
-            view: Arc::clone(&self.view),
-            ping: MessageId(self.rng.random()),
-        };
-        if reporter.tell(up).await.is_err() {
-            return Ok(End::Done);
-        }
-        let (let_in, ready) = oneshot::channel();
-        let rng = ChaCha8Rng::from_rng(&mut self.rng);
-        let lane_rng = ChaCha8Rng::from_rng(&mut self.rng);
-        let end = tokio::select! {
-            end = write(send, from_worker, rng) => end,
-            end = reporter.read(recv, Some(let_in)) => end,
-            end = second_lane(&connection, ready, &reporter, lane_rng) => end,
-            end = self.renew(&reporter) => end,
-            () = after(cancel) => End::Done,
-        };
-        connection.close(VarInt::from_u32(0), b"");
-        // The worker must hear of the end before it hears of the next beginning.
-        let _ = reporter.tell(LineNews::Down).await;
-        Ok(end)
-    }
-
-    /// Buys tokens before the present one ends, for as long as the connection lasts.
-    async fn renew(&mut self, reporter: &Reporter) -> End {
-        let mut tries = 0;
-        loop {
-            let Some(held) = &self.token else {
-                return std::future::pending().await;
-            };
-            sleep(Duration::from_millis(held.renew_at.since(clock::now()))).await;
-            match self.buy_token().await {
-                Ok(Some(held)) => {
-                    tries = 0;
-                    let news = LineNews::Token(copy(&held.token));
-                    self.token = Some(held);
-                    if reporter.tell(news).await.is_err() {
-                        return End::Done;
-                    }
-                }
-                Ok(None) => self.token = None,
-                // The relay closes the connection when the old one has ended; until then there
-                // is a fifth of its life for trying.
-                Err(error) => {
-                    tracing::warn!(%error, "the token could not be renewed yet");
-                    sleep(pause(tries, &mut self.rng)).await;
-                    tries += 1;
-                }
-            }
-        }
-    }
-
-    fn show(&self, state: LinkState, trouble: Option<String>) {
-        let mut view = lock(&self.view);
-        view.state = state;
-        if state != LinkState::Greeting {
-            view.trouble = trouble;
+    /// Tells the relay. One that does not answer is not waited for, but the endpoint still ends
+    /// by itself: it holds the socket until it has.
+    async fn hang_up(&mut self) {
+        if let Some(bound) = self.bound.take() {
+            let closing = tokio::spawn(async move { bound.endpoint.close().await });
+            // Whether it has ended by then or not, nobody depends on it.
+            let _ = timeout(GOODBYE_MAX, closing).await;
         }
     }
 }
 
+/// What those who carry one connection's frames tell the one who watches over it, and the other
+/// way round.
+#[derive(Debug, Default)]
+struct Pulse {
+    /// We have written something, which QUIC at the relay confirms.
+    wrote: AtomicBool,
+    /// Frames go to and fro.
+    used: AtomicBool,
+    /// An answer is wanted, whatever it is.
+    ask: Notify,
+}
+
+/// Finds out that a relay has forgotten a connection.
+struct Watch<'a> {
+    connection: &'a Connection,
+    pulse: &'a Pulse,
+    view: &'a Mutex<LinkView>,
+}
+
+impl Watch<'_> {
+    /// Ends with another connection to the relay, when this one has not been answered for too
+    /// long, another is up, and this one is still silent. When it speaks, however late, it is kept,
+    /// and is given more time from then on.
+    async fn until_forgotten(&self, dialer: &mut Dialer, patience: &mut Duration) -> Connection {
+        loop {
+            self.until_owed(patience).await;
+            let before = self.heard();
+            lock(self.view).trouble = Some("the relay has fallen silent".into());
+            let fresh = tokio::select! {
+                () = self.until_heard_since(&before) => None,
+                fresh = dialer.find() => Some(fresh),
+            };
+            if let Some(fresh) = fresh {
+                // The same way has carried an answer to and fro: ours has some such times to come.
+                self.pulse.ask.notify_one();
+                let chance = fresh.rtt(PathId::ZERO).unwrap_or(LAST_CHANCE_MAX);
+                let chance = (chance * LAST_CHANCES).clamp(LAST_CHANCE_MIN, LAST_CHANCE_MAX);
+                if timeout(chance, self.until_heard_since(&before))
+                    .await
+                    .is_err()
+                {
+                    return fresh;
+                }
+                fresh.close(VarInt::from_u32(0), b"");
+            }
+            lock(self.view).trouble = None;
+            *patience = (*patience * 2).min(PATIENCE_MAX);
+        }
+    }
+
+    /// Until the relay has owed us a sign of life for as long as our patience lasts. Who uses the
+    /// line asks for one soon; who does not is content with QUIC's own.
+    async fn until_owed(&self, patience: &mut Duration) {
+        let mut heard = self.heard();
+        let (mut quiet, mut unused, mut calm) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        let mut owed = None;
+        loop {
+            let in_use = unused < IN_USE;
+            let look = if in_use { LOOK } else { LOOK_UNUSED };
+            sleep(look).await;
+            unused = if self.pulse.used.swap(false, Ordering::Relaxed) {
+                Duration::ZERO
+            } else {
+                unused.saturating_add(look)
+            };
+            calm += look;
+            if calm >= FORGIVEN {
+                calm = Duration::ZERO;
+                *patience = (*patience / 2).max(PATIENCE_MIN);
+            }
+            let wrote = self.pulse.wrote.swap(false, Ordering::Relaxed);
+            let now = self.heard();
+            if now != heard {
+                heard = now;
+                quiet = Duration::ZERO;
+                owed = None;
+                continue;
+            }
+            quiet += look;
+            match &mut owed {
+                Some(since) => {
+                    *since += look;
+                    if *since >= *patience {
+                        return;
+                    }
+                }
+                None if wrote || quiet > KEEP_ALIVE => owed = Some(Duration::ZERO),
+                None if in_use && quiet >= ASK_AFTER => {
+                    self.pulse.ask.notify_one();
+                    owed = Some(Duration::ZERO);
+                }
+                None => {}
+            }
+        }
+    }
+
+    async fn until_heard_since(&self, before: &FrameStats) {
+        while self.heard() == *before {
+            sleep(LOOK_CLOSELY).await;
+        }
+    }
+
+    /// What has come on the connection, as far as it could be decrypted: nobody else can make
+    /// these numbers grow.
+    fn heard(&self) -> FrameStats {
+        self.connection.stats().frame_rx
+    }
+}
+
 /// Passes what one connection says to the worker.
-struct Reporter {
+struct Reporter<'a> {
     relay: RelayKey,
     line: LineId,
     events: mpsc::Sender<LineEvent>,
     view: Arc<Mutex<LinkView>>,
-    /// Names the Ping that opens the second lane; its Pong is nobody else's business.
+    /// Names the Pings of the link itself; their Pongs are nobody else's business.
     ping: MessageId,
+    pulse: &'a Pulse,
 }
 
 /// The worker has ended.
 struct Gone;
 
-impl Reporter {
+impl Reporter<'_> {
     /// Waits while the worker is busy: QUIC's flow control then holds the relay back.
     async fn tell(&self, what: LineNews) -> Result<(), Gone> {
         let event = LineEvent {
@@ -541,6 +761,7 @@ impl Reporter {
                     | ToAgent::Renewed(_)
                     | ToAgent::Pong(_) => {}
                 }
+                self.pulse.used.store(true, Ordering::Relaxed);
                 if self.tell(LineNews::Frame(frame)).await.is_err() {
                     return End::Done;
                 }
@@ -557,7 +778,7 @@ impl Reporter {
 async fn second_lane(
     connection: &Connection,
     ready: oneshot::Receiver<()>,
-    reporter: &Reporter,
+    reporter: &Reporter<'_>,
     rng: ChaCha8Rng,
 ) -> End {
     if ready.await.is_err() {
@@ -577,53 +798,67 @@ async fn second_lane(
     }
     match reporter.read(recv, None).await {
         End::Lost(_) => std::future::pending().await,
-        end @ (End::Done | End::Closed { .. }) => end,
+        end @ (End::Done | End::Closed { .. } | End::Superseded(_)) => end,
     }
 }
 
-/// Writes what the worker hands over: everything that waits goes into shared cells and one write.
-/// Ends well when the worker has dropped its side and the relay has everything.
-async fn write(
-    mut stream: SendStream,
-    mut frames: mpsc::Receiver<ToRelay>,
-    rng: ChaCha8Rng,
-) -> End {
-    let mut outgoing = Outgoing::new(rng);
-    let mut buffer = Vec::new();
-    let mut batch = Vec::new();
-    loop {
-        if frames.recv_many(&mut batch, FRAMES_AT_ONCE).await == 0 {
-            if stream.finish().is_ok() {
-                let _ = timeout(FLUSH_MAX, stream.stopped()).await;
+/// Writes what the worker hands over, and asks for an answer when one is wanted.
+struct Writer<'a> {
+    frames: mpsc::Receiver<ToRelay>,
+    ping: MessageId,
+    pulse: &'a Pulse,
+}
+
+impl Writer<'_> {
+    /// Everything that waits goes into shared cells and one write. Ends well when the worker has
+    /// dropped its side and the relay has everything.
+    async fn run(mut self, mut stream: SendStream, rng: ChaCha8Rng) -> End {
+        let mut outgoing = Outgoing::new(rng);
+        let mut buffer = Vec::new();
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                count = self.frames.recv_many(&mut batch, FRAMES_AT_ONCE) => {
+                    if count == 0 {
+                        if stream.finish().is_ok() {
+                            let _ = timeout(FLUSH_MAX, stream.stopped()).await;
+                        }
+                        return End::Done;
+                    }
+                    self.pulse.used.store(true, Ordering::Relaxed);
+                }
+                () = self.pulse.ask.notified() => {
+                    batch.push(ToRelay::Ping(Ping { id: self.ping }));
+                }
             }
-            return End::Done;
-        }
-        for frame in batch.drain(..) {
-            // May hold a token.
-            let bytes = Zeroizing::new(frame::encode(&frame));
-            if outgoing.push(&bytes).is_err() {
-                outgoing.drain_into(&mut buffer);
+            for frame in batch.drain(..) {
+                // May hold a token.
+                let bytes = Zeroizing::new(frame::encode(&frame));
                 if outgoing.push(&bytes).is_err() {
-                    tracing::error!(len = bytes.len(), "a frame that fits no cell was made");
-                    return End::Lost("a frame was too large for the line".into());
+                    outgoing.drain_into(&mut buffer);
+                    if outgoing.push(&bytes).is_err() {
+                        tracing::error!(len = bytes.len(), "a frame that fits no cell was made");
+                        return End::Lost("a frame was too large for the line".into());
+                    }
+                }
+                if outgoing.waiting() >= WRITE_BYTES {
+                    outgoing.drain_into(&mut buffer);
+                }
+                if buffer.len() >= WRITE_BYTES {
+                    if let Err(error) = stream.write_all(&buffer).await {
+                        return End::Lost(format!("the line broke: {error}"));
+                    }
+                    buffer.clear();
                 }
             }
-            if outgoing.waiting() >= WRITE_BYTES {
-                outgoing.drain_into(&mut buffer);
+            outgoing.drain_into(&mut buffer);
+            if let Err(error) = stream.write_all(&buffer).await {
+                return End::Lost(format!("the line broke: {error}"));
             }
-            if buffer.len() >= WRITE_BYTES {
-                if let Err(error) = stream.write_all(&buffer).await {
-                    return End::Lost(format!("the line broke: {error}"));
-                }
-                buffer.clear();
-            }
+            self.pulse.wrote.store(true, Ordering::Relaxed);
+            buffer.clear();
+            buffer.shrink_to(WRITE_BYTES);
         }
-        outgoing.drain_into(&mut buffer);
-        if let Err(error) = stream.write_all(&buffer).await {
-            return End::Lost(format!("the line broke: {error}"));
-        }
-        buffer.clear();
-        buffer.shrink_to(WRITE_BYTES);
     }
 }
 
@@ -662,7 +897,7 @@ fn transport() -> QuicTransportConfig {
         .initial_mtu(1200)
         .mtu_discovery_config(None)
         .allow_spin(false)
-        // A relay that was killed and is back cannot tell us that it has forgotten us: silence must.
+        // Long, because a line that is merely bad must live; `Watch` is for those that are dead.
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_MS_MAX).into()))
         .keep_alive_interval(KEEP_ALIVE)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
@@ -691,12 +926,26 @@ async fn resolve(addresses: &[String]) -> Vec<SocketAddr> {
     resolved
 }
 
-/// Exponential, with full jitter: after a relay's restart its agents do not come back in step.
+/// Exponential, with full jitter: after a relay's restart its agents do not come back in step. For
+/// about the first half minute the pauses stay short, so that a relay that is back is found soon.
 fn pause(tries: u32, rng: &mut ChaCha8Rng) -> Duration {
-    let ceiling = PAUSE_MS_MIN
-        .saturating_mul(1 << tries.min(16))
-        .min(PAUSE_MS_MAX);
+    let max = if tries < QUICK_TRIES {
+        PAUSE_MS_QUICK
+    } else {
+        PAUSE_MS_MAX
+    };
+    let ceiling = PAUSE_MS_MIN.saturating_mul(1 << tries.min(16)).min(max);
     Duration::from_millis(rng.random_range(0..=ceiling))
+}
+
+/// How long a try may take. QUIC asks at once, after one second, after three: what is begun while
+/// the relay is away must not go on for long, or its return would be noticed late.
+fn dial_max(tries: u32, connect_max: Duration) -> Duration {
+    if tries < QUICK_TRIES {
+        connect_max.min(DIAL_QUICK)
+    } else {
+        connect_max
+    }
 }
 
 /// Between 75 and 85 of a hundred parts of a token's life, so that agents that began together do
@@ -749,10 +998,30 @@ pub(crate) const FRAMES_MAX: usize = 1024;
 const FRAMES_AT_ONCE: usize = 64;
 /// About as much as is written at once.
 const WRITE_BYTES: usize = 64 * 1024;
-/// How long a relay may be silent before we dial again.
-const IDLE_MS_MAX: u32 = 8_000;
-/// How often we ask a silent one whether it is there.
+/// How long a relay may be silent before the connection is taken for lost, though no other one
+/// could be made. The relay's own limit is the same.
+const IDLE_MS_MAX: u32 = 15_000;
+/// How often QUIC asks a silent one whether it is there.
 const KEEP_ALIVE: Duration = Duration::from_millis(2_500);
+/// How long a line that is in use may be quiet before we ask.
+const ASK_AFTER: Duration = Duration::from_millis(600);
+/// A line has been in use when frames have gone to or fro within this time. Others are asked no
+/// more often than QUIC does anyway: each question costs the relay as much as a message.
+const IN_USE: Duration = Duration::from_secs(30);
+/// How long an answer may take before another connection is tried beside this one; each false
+/// alarm doubles it, and a while without any halves it.
+const PATIENCE_MIN: Duration = Duration::from_millis(700);
+const PATIENCE_MAX: Duration = Duration::from_secs(15);
+const FORGIVEN: Duration = Duration::from_mins(2);
+/// How often we look whether anything has come: in general, for a line that is not in use, and when
+/// it counts.
+const LOOK: Duration = Duration::from_millis(100);
+const LOOK_UNUSED: Duration = Duration::from_millis(500);
+const LOOK_CLOSELY: Duration = Duration::from_millis(20);
+/// What a silent connection has left to answer in when another one is up, in round trips of that.
+const LAST_CHANCES: u32 = 4;
+const LAST_CHANCE_MIN: Duration = Duration::from_millis(100);
+const LAST_CHANCE_MAX: Duration = Duration::from_secs(3);
 /// About as much as is read at once.
 const READ_BYTES: usize = 64 * 1024;
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
@@ -762,7 +1031,11 @@ const ADDRESSES_MAX: usize = 16;
 /// A server whose tokens live for no time at all is not asked faster than this.
 const RENEW_MS_MIN: u64 = 1_000;
 const PAUSE_MS_MIN: u64 = 100;
+const PAUSE_MS_QUICK: u64 = 1_000;
 const PAUSE_MS_MAX: u64 = 10_000;
+/// So many tries, of at most so long, come with short pauses.
+const QUICK_TRIES: u32 = 12;
+const DIAL_QUICK: Duration = Duration::from_secs(2);
 /// Tokens in a row that a relay may refuse before we stop buying new ones.
 const REFUSALS_MAX: u32 = 3;
 /// How long a relay may take to confirm the last bytes of a line that we end.
@@ -792,8 +1065,15 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_limit_and_are_never_in_step() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        for tries in [0, 1, 7, 40, u32::MAX] {
-            let ceiling = Duration::from_millis((100 << tries.min(7)).min(10_000));
+        let tried = [
+            (0, 100),
+            (1, 200),
+            (7, 1_000),
+            (40, 10_000),
+            (u32::MAX, 10_000),
+        ];
+        for (tries, ceiling_ms) in tried {
+            let ceiling = Duration::from_millis(ceiling_ms);
             let drawn: Vec<Duration> = (0..200).map(|_| pause(tries, &mut rng)).collect();
             assert!(drawn.iter().all(|pause| *pause <= ceiling), "{tries}");
             assert!(drawn.iter().any(|pause| *pause > ceiling / 2), "{tries}");
