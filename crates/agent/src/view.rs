@@ -178,6 +178,16 @@ pub fn members(tx: &Connection, channel: ChannelId) -> Result<Vec<MemberView>, E
     rows.map(|row| row.map_err(Error::from)).collect()
 }
 
+/// Whether a message of the inbox is one that the default reader has not taken.
+pub fn is_unread(tx: &Connection, row: i64) -> Result<bool, Error> {
+    tx.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM inbox WHERE row = ?1) AND NOT EXISTS
+             (SELECT 1 FROM reads WHERE row = ?1 AND reader = 'default' AND taken)",
+    )?
+    .query_row([row], |row| row.get(0))
+    .map_err(Error::from)
+}
+
 /// The five words that all members of a channel see alike, if they agree on everything.
 pub fn words(tx: &Connection, channel: ChannelId) -> Result<Option<[String; 5]>, Error> {
     let words: Option<String> = tx

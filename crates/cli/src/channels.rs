@@ -247,7 +247,7 @@ impl From<MemberView> for Member {
 
 /// Waits for what the relay has for us; when it is away, what the vault knows must do.
 async fn newest(agent: &Agent, output: Output) {
-    if let Err(error) = context::catch_up(agent).await {
+    if let Err(error) = agent.caught_up().await {
         output.say(&format!("as last seen: {error}"));
     }
 }
@@ -404,7 +404,7 @@ pub(crate) async fn answer_offer(
     output: Output,
 ) -> Result<(), Failure> {
     let entered = context::as_agent(everywhere, async |agent| {
-        context::catch_up(agent).await?;
+        agent.caught_up().await?;
         let offer = offer(agent.channels().await?, wish.channel.as_ref())?.id;
         if accept {
             let channel = agent.accept(&offer.to_string()).await?;

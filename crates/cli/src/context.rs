@@ -8,7 +8,6 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use serde::Serialize;
@@ -16,7 +15,6 @@ use skytale_sdk::{
     Account, Agent, Channel, ChannelState, ChannelView, Config, Context, Flags, Timeouts,
 };
 use skytale_wire::http::Secret;
-use tokio::time::{Instant, sleep};
 
 use crate::{
     args::{self, Everywhere, Which},
@@ -87,8 +85,8 @@ pub(crate) async fn as_agent_or_new<T>(
     with(&agent_name(everywhere)?, everywhere, work).await
 }
 
-/// However the work ends, the agent is closed before the program does: its thread must not touch
-/// the vault while the C library clears away what SQLCipher needs (tried: it crashes).
+/// However the work ends, the agent is closed before the program does, so that what can still
+/// leave does.
 async fn with<T>(
     name: &str,
     everywhere: &Everywhere,
@@ -153,30 +151,6 @@ pub(crate) async fn channel(agent: &Agent, which: Option<&Which>) -> Result<Chan
     found.ok_or_else(|| {
         Failure::not_found("this agent has no such channel: `skytale channels` lists those it has")
     })
-}
-
-/// Waits until the agent has seen what its relays have for it, as far as that can be told: they
-/// have let it in, and then nothing has changed for as long as getting in took. That time holds
-/// several round trips; what the relay has to say comes within one or two.
-pub(crate) async fn catch_up(agent: &Agent) -> Result<(), Failure> {
-    let began = Instant::now();
-    agent.online().await?;
-    if agent.status().await?.held_by.is_some() {
-        // Another process holds the line and is up to date already.
-        return Ok(());
-    }
-    let quiet_wanted = began.elapsed().clamp(QUIET_MIN, QUIET_MAX);
-    let mut seen = agent.channels().await?;
-    let mut quiet_since = Instant::now();
-    while quiet_since.elapsed() < quiet_wanted {
-        sleep(LOOK_AGAIN).await;
-        let now = agent.channels().await?;
-        if now != seen {
-            seen = now;
-            quiet_since = Instant::now();
-        }
-    }
-    Ok(())
 }
 
 fn is_open(channel: &ChannelView) -> bool {
@@ -329,11 +303,6 @@ fn list(everywhere: &Everywhere, output: Output) -> Result<(), Failure> {
     }
     output.line(&shown.to_string())
 }
-
-/// How long nothing must change before a command takes what it has for the newest.
-const QUIET_MIN: Duration = Duration::from_millis(150);
-const QUIET_MAX: Duration = Duration::from_secs(2);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {

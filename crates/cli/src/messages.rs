@@ -205,7 +205,7 @@ async fn waiting(
     wish: &args::Read,
     output: Output,
 ) -> Result<(), Failure> {
-    if let Err(error) = context::catch_up(agent).await {
+    if let Err(error) = agent.caught_up().await {
         // What has come before is in the vault and can be read all the same.
         output.complain(&format!("skytale: only what is here already: {error}"));
     }

@@ -25,6 +25,7 @@ use crate::{
     clock,
     error::Error,
     message::{IntoDraft, Message, check_size},
+    question::{self, Question},
     shelf::{Holder, release_dead},
 };
 
@@ -159,47 +160,59 @@ impl Channel {
     }
 
     /// Sends a message and waits for the first reply to it. Agents take minutes, not
-    /// milliseconds.
+    /// milliseconds. Loops over messages, also in other processes, leave that reply alone.
     pub async fn ask(&self, what: impl IntoDraft) -> Result<Message, Error> {
         self.ask_with(what, self.inner.timeouts.ask).await
     }
 
-    /// The same with another limit. The reply counts as taken by the default reader; other
-    /// messages stay for whoever reads them.
+    /// The same with another limit. The reply counts as taken by the default reader; readers of
+    /// other names see it like every message. When the time is up, or the call is cancelled, the
+    /// reply is a message for the default reader like any other.
     pub async fn ask_with(&self, what: impl IntoDraft, limit: Duration) -> Result<Message, Error> {
+        self.inner.check_process()?;
         let id = fresh_id();
-        let answer = self.inner.expect_answer(id);
+        let question = Question::open(self.inner.dir(), &id)?;
         let asked = async {
             self.send_as(id, what.into_draft(), self.inner.timeouts.stored.min(limit))
                 .await?;
-            tokio::select! {
-                Ok(message) = answer => Ok(message),
-                found = self.reply_in_vault(id) => found,
-            }
+            self.reply_in_vault(id).await
         };
-        timeout(limit, asked).await.map_err(|_| Error::Timeout {
+        let reply = timeout(limit, asked).await.map_err(|_| Error::Timeout {
             what: "waiting for the answer",
             queued: false,
-        })?
+        })??;
+        let shelf = self.inner.shelf()?;
+        // From here on nothing is awaited, so nobody can be cancelled between taking the reply
+        // and returning it.
+        let room = shelf.room().await?;
+        let row = reply.row;
+        room.run(move |reading| {
+            let taken =
+                |tx: &rusqlite::Connection| Ok(inbox::acknowledge(tx, DEFAULT_READER, &[row])?);
+            if let Err(error) = reading.durably(taken) {
+                tracing::warn!(%error, "an answer is not marked as taken and will be shown again");
+            }
+            // Closed only now: a loop finds the reply either reserved or taken.
+            drop(question);
+        });
+        let handle = self.fresh_handle();
+        Ok(Message::taken(reply, handle, DEFAULT_READER.to_owned()))
     }
 
     /// Looks for the reply whenever there is something new, also what another process has
     /// received.
-    async fn reply_in_vault(&self, id: MessageId) -> Result<Message, Error> {
+    async fn reply_in_vault(&self, id: MessageId) -> Result<skytale_agent::Message, Error> {
         let mut news = self.inner.news();
         loop {
             news.borrow_and_update();
-            let shelf = self.inner.shelf()?;
-            let found = shelf
+            let found = self
+                .inner
+                .shelf()?
                 .with(move |reading| Ok(inbox::reply_to(reading.conn(), &id)?))
                 .await?;
             if let Some(found) = found {
-                self.inner.answered_by(id, found.row);
-                let message = Message::new(found, self.fresh_handle(), DEFAULT_READER.to_owned());
-                message.ack().await?;
-                return Ok(message);
+                return Ok(found);
             }
-            drop(shelf);
             news.changed().await.map_err(|_| Error::closed())?;
         }
     }
@@ -218,7 +231,7 @@ impl Channel {
             reader: reader.to_owned(),
             news: self.inner.news(),
             holder: None,
-            batch: Arc::default(),
+            leased: Arc::default(),
             previous: None,
         }
     }
@@ -265,6 +278,12 @@ impl Channel {
             .await
     }
 
+    /// Waits until everything is in the vault that the relay held of this channel when the agent
+    /// came online. Does not wait when another process holds the line.
+    pub async fn caught_up(&self) -> Result<(), Error> {
+        self.inner.caught_up(Some(self.id)).await
+    }
+
     /// How the channel stands.
     pub async fn view(&self) -> Result<ChannelView, Error> {
         self.inner.check_process()?;
@@ -291,12 +310,17 @@ impl Channel {
 
     /// Removes an agent: it cannot read what is sent from now on.
     pub async fn remove(&self, agent: AgentId) -> Result<(), Error> {
-        let command = Command::Remove {
-            channel: self.id,
-            agents: vec![agent],
-        };
+        self.remove_all(vec![agent]).await
+    }
+
+    /// Removes several agents at once, which is much cheaper than one by one.
+    pub async fn remove_all(&self, agents: Vec<AgentId>) -> Result<(), Error> {
+        let channel = self.id;
         self.inner
-            .change(command, "removing from the channel")
+            .change(
+                Command::Remove { channel, agents },
+                "removing from the channel",
+            )
             .await
     }
 
@@ -358,11 +382,20 @@ pub struct Messages {
     reader: String,
     news: watch::Receiver<u64>,
     holder: Option<Holder>,
-    /// Leased and not yet given out. Shared with the job that fills it, which runs to its end also
-    /// when the caller is cancelled.
-    batch: Arc<Mutex<VecDeque<skytale_agent::Message>>>,
+    /// Shared with the job that fills it, which runs to its end also when the caller is
+    /// cancelled.
+    leased: Arc<Mutex<Leased>>,
     /// What was given out last, and is taken when the next is asked for.
     previous: Option<Message>,
+}
+
+/// Messages that a loop holds and has not given out.
+#[derive(Debug, Default)]
+struct Leased {
+    next: VecDeque<skytale_agent::Message>,
+    /// Answers to questions that somebody waits for. Most of them are taken by the one who has
+    /// asked; the others get their turn when the question is closed.
+    aside: Vec<skytale_agent::Message>,
 }
 
 impl Messages {
@@ -374,7 +407,6 @@ impl Messages {
             self.channel.inner.check_process()?;
             match self.step(look_around).await {
                 Ok(Step::Message(message)) => return Ok(Some(*message)),
-                Ok(Step::Skip) => continue,
                 Ok(Step::Over) => return Ok(None),
                 Ok(Step::Wait) => {}
                 Err(_) if self.channel.inner.is_closed() => return Ok(None),
@@ -425,18 +457,11 @@ impl Messages {
     fn give_out(&mut self, message: skytale_agent::Message) -> Step {
         let message = Message::new(message, self.channel.clone(), self.reader.clone());
         self.previous = Some(message.clone());
-        if self.reader != DEFAULT_READER {
-            return Step::Message(Box::new(message));
-        }
-        // Somebody in this process may have asked for just this one.
-        match self.channel.inner.answer(message) {
-            None => Step::Skip,
-            Some(message) => Step::Message(Box::new(message)),
-        }
+        Step::Message(Box::new(message))
     }
 
     fn pop(&self) -> Option<skytale_agent::Message> {
-        lock(&self.batch).pop_front()
+        lock(&self.leased).next.pop_front()
     }
 
     /// Leases a batch. Says whether the channel is over, when it was asked to look around.
@@ -445,7 +470,8 @@ impl Messages {
             self.holder = Some(Holder::new(self.channel.inner.dir())?);
         }
         let holder = self.holder.as_ref().map_or([0; 16], |holder| holder.id);
-        let batch = Arc::clone(&self.batch);
+        let leased = Arc::clone(&self.leased);
+        let dir = self.channel.inner.dir().to_owned();
         let (reader, channel) = (self.reader.clone(), self.channel.id);
         self.channel
             .inner
@@ -455,8 +481,14 @@ impl Messages {
                     release_dead(reading)?;
                 }
                 let now = clock::now();
-                let taken = reading.in_passing(|tx| {
-                    Ok(inbox::take(
+                let is_awaited = |message: &skytale_agent::Message| {
+                    let question = message.in_reply_to.as_ref();
+                    reader == DEFAULT_READER
+                        && question.is_some_and(|id| question::is_open(&dir, id))
+                };
+                let (aside, next): (Vec<_>, Vec<_>) = reading.in_passing(|tx| {
+                    lock(&leased).take_back(tx, is_awaited)?;
+                    let taken = inbox::take(
                         tx,
                         &reader,
                         Some(channel),
@@ -464,11 +496,13 @@ impl Messages {
                         now,
                         now.plus(LEASE_MS),
                         BATCH,
-                    )?)
+                    )?;
+                    Ok(taken.into_iter().partition(is_awaited))
                 })?;
-                let nothing = taken.is_empty();
-                lock(&batch).extend(taken);
-                Ok(nothing
+                let mut leased = lock(&leased);
+                leased.aside.extend(aside);
+                leased.next.extend(next);
+                Ok(leased.next.is_empty()
                     && look_around
                     && view_of(reading.conn(), channel)?
                         .is_none_or(|view| matches!(view.state, ChannelState::Closed(_))))
@@ -477,10 +511,26 @@ impl Messages {
     }
 }
 
+impl Leased {
+    /// Lets answers have their turn that nobody waits for any more. An asker marks its answer as
+    /// taken before it closes the question; so what is unread after that was given to nobody.
+    fn take_back(
+        &mut self,
+        tx: &rusqlite::Connection,
+        is_awaited: impl Fn(&skytale_agent::Message) -> bool,
+    ) -> Result<(), Error> {
+        let given_up = self.aside.extract_if(.., |message| !is_awaited(message));
+        for message in given_up {
+            if view::is_unread(tx, message.row)? {
+                self.next.push_back(message);
+            }
+        }
+        Ok(())
+    }
+}
+
 enum Step {
     Message(Box<Message>),
-    /// It went to somebody who had asked for it.
-    Skip,
     Wait,
     Over,
 }

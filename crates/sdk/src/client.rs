@@ -1,7 +1,7 @@
 //! An agent as an application holds it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::{
@@ -38,8 +38,9 @@ use crate::{
     events::Events,
     hand::held_by,
     link::LinkState,
-    message::Message,
     shelf::Shelf,
+    standing::Standing,
+    threads::Threads,
     vault::{Vault, VaultKey},
     worker::{self, Ask, Start, WorkerView},
 };
@@ -47,8 +48,9 @@ use crate::{
 /// One agent: an identity, its vault, and its lines to relays.
 ///
 /// Several processes may open the same agent at once; one of them holds the lines, and another
-/// takes over when it ends. A handle that is dropped lets everything go at once; [`Agent::close`]
-/// first waits for what can still leave.
+/// takes over when it ends. When the last handle is dropped, channels and messages included, the
+/// agent lets everything go at once; [`Agent::close`] first waits for what can still leave. An
+/// agent does not outlive the runtime that it was opened in.
 #[derive(Debug)]
 pub struct Agent {
     inner: Arc<Inner>,
@@ -171,7 +173,8 @@ impl Agent {
     }
 
     /// Waits until every relay that this agent uses has let it in and can hand out its
-    /// KeyPackages, so that others can add it while it is away.
+    /// KeyPackages, so that others can add it, also while it is away. Does not wait when another
+    /// process holds the lines.
     pub async fn online(&self) -> Result<(), Error> {
         let inner = &self.inner;
         if inner
@@ -181,32 +184,25 @@ impl Agent {
         {
             inner.home().await?;
         }
-        let mut news = inner.news();
-        let all_ready = async {
-            loop {
-                news.borrow_and_update();
-                let status = inner.status().await?;
-                let mut states = status.relays.iter().filter_map(|relay| relay.state);
-                if let Some(LinkState::Refused(refusal)) = states
-                    .clone()
-                    .find(|state| matches!(state, LinkState::Refused(_)))
-                {
-                    return Err(Error::Denied(refusal));
-                }
-                if states.all(|state| state == LinkState::Ready) {
-                    return Ok(());
-                }
-                tokio::select! {
-                    changed = news.changed() => changed.map_err(|_| Error::closed())?,
-                    () = sleep(LOOK_AGAIN) => {}
-                }
-            }
-        };
-        timeout(inner.timeouts.connect, all_ready)
+        let stocked = inner.until(async |worker| {
+            Ok(worker.links.iter().all(|(relay, link)| {
+                let standing = worker.standings.get(relay);
+                link.state == LinkState::Ready && standing.is_some_and(Standing::is_stocked)
+            }))
+        });
+        timeout(inner.timeouts.connect, stocked)
             .await
             .map_err(|_| {
                 Error::unreachable("the relay cannot be reached: `skytale doctor` says more")
             })?
+    }
+
+    /// Waits until everything that the relays held for this agent when it came online is in the
+    /// vault: messages, changes of channels, and channels that others have added it to. Does not
+    /// wait when another process holds the lines.
+    pub async fn caught_up(&self) -> Result<(), Error> {
+        self.online().await?;
+        self.inner.caught_up(None).await
     }
 
     /// The API server, for calls about the account.
@@ -367,8 +363,9 @@ impl AgentBuilder {
             timeouts: config.timeouts,
             runtime,
         };
-        let (id, started) = worker::start(start).await?;
-        let (shelf, shelf_ended) = Shelf::open(&vault)?;
+        let threads = Threads::new(&start.runtime);
+        let (id, started) = worker::start(start, &threads).await?;
+        let shelf = Shelf::open(&vault, &threads)?;
         let first_event = shelf
             .with(|reading| Ok(view::newest_event(reading.conn())?))
             .await?;
@@ -383,10 +380,10 @@ impl AgentBuilder {
             home_search: Mutex::new(None),
             asks: started.asks,
             news: started.news,
-            shelf: Mutex::new(Some((shelf, shelf_ended))),
+            shelf: Mutex::new(Some(shelf)),
             first_event,
             closed: AtomicBool::new(false),
-            questions: Mutex::default(),
+            threads,
         });
         inner.look_for_home();
         Ok(Agent { inner })
@@ -437,19 +434,10 @@ pub(crate) struct Inner {
     home_search: Mutex<Option<AbortHandle>>,
     asks: mpsc::Sender<Ask>,
     news: watch::Receiver<u64>,
-    shelf: Mutex<Option<(Shelf, oneshot::Receiver<()>)>>,
+    shelf: Mutex<Option<Shelf>>,
     first_event: i64,
     closed: AtomicBool,
-    questions: Mutex<Questions>,
-}
-
-/// Who waits for an answer to which message, so that a loop over messages in the same process
-/// neither takes it away nor shows it a second time.
-#[derive(Default)]
-struct Questions {
-    open: BTreeMap<MessageId, oneshot::Sender<Message>>,
-    /// Rows that were given out as answers, the newest last.
-    answered: VecDeque<i64>,
+    threads: Threads,
 }
 
 impl Inner {
@@ -481,10 +469,7 @@ impl Inner {
     }
 
     pub(crate) fn shelf(&self) -> Result<Shelf, Error> {
-        lock(&self.shelf)
-            .as_ref()
-            .map(|(shelf, _)| shelf.clone())
-            .ok_or_else(Error::closed)
+        lock(&self.shelf).clone().ok_or_else(Error::closed)
     }
 
     /// Hands a command to the worker and waits for its answer. It goes on when the wait is over.
@@ -574,6 +559,58 @@ impl Inner {
             .await
             .map_err(|_| Error::Timeout {
                 what: "asking the agent's thread",
+                queued: false,
+            })?
+    }
+
+    /// Waits for the mind to stand as `check` says; at once when it is another process.
+    async fn until(
+        &self,
+        check: impl AsyncFn(&WorkerView) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let mut news = self.news();
+        loop {
+            self.check_process()?;
+            news.borrow_and_update();
+            let worker = self.worker_view().await?;
+            for (_, link) in &worker.links {
+                if let LinkState::Refused(refusal) = link.state {
+                    return Err(Error::Denied(refusal));
+                }
+            }
+            if worker.held_by.is_some() || check(&worker).await? {
+                return Ok(());
+            }
+            tokio::select! {
+                changed = news.changed() => changed.map_err(|_| Error::closed())?,
+                () = sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Waits until this channel, or everything, has been read as far as the relay had it.
+    pub(crate) async fn caught_up(&self, only: Option<ChannelId>) -> Result<(), Error> {
+        let level = self.until(async |worker| {
+            let standings = &worker.standings;
+            if only.is_none() && !standings.values().all(Standing::has_emptied_mailbox) {
+                return Ok(false);
+            }
+            let mut channels = self
+                .shelf()?
+                .with(|reading| Ok(view::channels(reading.conn())?))
+                .await?;
+            channels.retain(|channel| only.is_none_or(|only| only == channel.id));
+            Ok(channels.iter().all(|channel| {
+                let standing = standings.get(&channel.relay);
+                standing.map_or(!Standing::may_grow(channel), |standing| {
+                    standing.has_read(channel)
+                })
+            }))
+        });
+        timeout(self.timeouts.change, level)
+            .await
+            .map_err(|_| Error::Timeout {
+                what: "reading what the relay has",
                 queued: false,
             })?
     }
@@ -695,56 +732,17 @@ impl Inner {
             .ok_or_else(|| Error::damaged("a channel was entered that is not in the vault"))
     }
 
-    /// Who asks waits here for the answer to the message of this id.
-    pub(crate) fn expect_answer(&self, id: MessageId) -> oneshot::Receiver<Message> {
-        let (give, answer) = oneshot::channel();
-        let mut questions = lock(&self.questions);
-        questions.open.retain(|_, waiting| !waiting.is_closed());
-        questions.open.insert(id, give);
-        answer
-    }
-
-    /// Gives an answer to the one who waits for it. Gives the message back when nobody does.
-    pub(crate) fn answer(&self, message: Message) -> Option<Message> {
-        let mut questions = lock(&self.questions);
-        let waiting = message
-            .in_reply_to()
-            .and_then(|id| questions.open.remove(&id));
-        let row = message.row();
-        let returned = match waiting {
-            Some(waiting) => waiting.send(message).err(),
-            None => Some(message).filter(|_| !questions.answered.contains(&row)),
-        };
-        if returned.is_none() {
-            questions.note(row);
-        }
-        returned
-    }
-
-    /// This row was found as an answer in the vault itself.
-    pub(crate) fn answered_by(&self, id: MessageId, row: i64) {
-        let mut questions = lock(&self.questions);
-        questions.open.remove(&id);
-        questions.note(row);
-    }
-
     async fn close(&self) -> Result<(), Error> {
         self.closed.store(true, Ordering::Release);
         if let Some(search) = lock(&self.home_search).take() {
             search.abort();
         }
+        lock(&self.shelf).take();
         let (done, closed) = oneshot::channel();
-        let asked = self.asks.send(Ask::Close(done)).await.is_ok();
-        // Acknowledgements that wait in the shelf's queue are stored before its thread ends.
-        let shelf = lock(&self.shelf).take();
-        if let Some((shelf, ended)) = shelf {
-            drop(shelf);
-            // Another handle may be in the middle of a call; it is not waited for.
-            let _ = timeout(STATUS_MAX, ended).await;
-        }
-        if asked {
+        if self.asks.send(Ask::Close(done)).await.is_ok() {
             let _ = closed.await;
         }
+        self.threads.end().await;
         Ok(())
     }
 }
@@ -763,15 +761,6 @@ impl fmt::Debug for Inner {
             .field("name", &self.name)
             .field("id", &self.id)
             .finish_non_exhaustive()
-    }
-}
-
-impl Questions {
-    fn note(&mut self, row: i64) {
-        if self.answered.len() == ANSWERED_MAX {
-            self.answered.pop_front();
-        }
-        self.answered.push_back(row);
     }
 }
 
@@ -816,8 +805,6 @@ const STATUS_MAX: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const HOME_PAUSE_MIN: Duration = Duration::from_secs(1);
 const HOME_PAUSE_MAX: Duration = Duration::from_mins(1);
-/// Rows remembered as given out already. A loop holds at most a batch of them.
-const ANSWERED_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {

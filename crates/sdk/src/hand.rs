@@ -1,7 +1,7 @@
 //! A process that does not hold the vault's lock: it passes commands through the vault, and takes
 //! the mind's place when that process ends.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use rusqlite::Connection;
 use skytale_agent::{Command, CommandId, hands, view};
@@ -30,16 +30,21 @@ pub(crate) async fn serve(body: &mut Body) -> Result<Ended, Error> {
             WAITING_POLL
         };
         let mut commands = Vec::new();
+        let mut ended = None;
         tokio::select! {
             ask = body.asks.recv() => match ask {
-                Some(ask) => if let Some(ended) = take(ask, body, &mut commands) {
-                    return Ok(ended);
-                },
-                None => return Ok(Ended::Closed(None)),
+                Some(ask) => ended = take(ask, body, &mut commands),
+                None => ended = Some(Ended::Closed(None)),
             },
+            () = body.stop.cancelled() => {
+                // What was handed over before is still stored.
+                while let Ok(ask) = body.asks.try_recv() {
+                    ended = ended.or(take(ask, body, &mut commands));
+                }
+                ended = ended.or(Some(Ended::Closed(None)));
+            }
             () = sleep(pause) => {}
         }
-        let mut ended = None;
         while commands.len() < STEP_INPUTS_MAX
             && ended.is_none()
             && let Ok(ask) = body.asks.try_recv()
@@ -100,7 +105,10 @@ async fn meet_the_mind(body: &mut Body) -> Result<Met, Error> {
         if clock::now() >= give_up {
             return Err(Error::unreachable(held_by(body.lock.holder())));
         }
-        sleep(WAITING_POLL).await;
+        tokio::select! {
+            () = body.stop.cancelled() => return Err(Error::closed()),
+            () = sleep(WAITING_POLL) => {}
+        }
     }
 }
 
@@ -125,6 +133,7 @@ fn take(ask: Ask, body: &mut Body, commands: &mut Vec<(CommandId, Command)>) -> 
             let _ = reply.send(WorkerView {
                 held_by: Some(body.lock.holder().unwrap_or_default()),
                 links: Vec::new(),
+                standings: BTreeMap::new(),
             });
             None
         }

@@ -37,7 +37,10 @@ mod events;
 mod hand;
 mod link;
 mod message;
+mod question;
 mod shelf;
+mod standing;
+mod threads;
 mod vault;
 mod worker;
 
@@ -51,7 +54,7 @@ pub use link::LinkState;
 pub use message::{IntoDraft, Message};
 pub use skytale_agent::{
     Draft, Event,
-    view::{ChannelState, ChannelView, MemberView},
+    view::{ChannelState, ChannelView, Closed, MemberView},
 };
 pub use skytale_wire::{
     http::Secret,

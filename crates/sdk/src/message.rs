@@ -39,6 +39,13 @@ impl Message {
         }
     }
 
+    /// One that was marked as taken for this reader.
+    pub(crate) fn taken(inner: skytale_agent::Message, channel: Channel, reader: String) -> Self {
+        let message = Self::new(inner, channel, reader);
+        message.taken.store(true, Ordering::Relaxed);
+        message
+    }
+
     /// Who sent it: the key that signed it.
     pub fn sender(&self) -> AgentId {
         self.inner.sender

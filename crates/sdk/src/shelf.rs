@@ -7,16 +7,21 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
 };
 
 use data_encoding::HEXLOWER;
 use rusqlite::Connection;
 use skytale_agent::inbox;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Builder,
+    sync::{mpsc, oneshot},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::Error,
+    question,
+    threads::Threads,
     vault::{LockFile, Vault},
     worker::begin,
 };
@@ -41,25 +46,22 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
-    /// Starts the thread. It ends when the last clone is gone and its queue is empty; then the
-    /// second value answers.
-    pub(crate) fn open(vault: &Arc<Vault>) -> Result<(Self, oneshot::Receiver<()>), Error> {
+    /// Starts the thread. It ends when the last clone is gone or the threads are stopped, after
+    /// it has done what was handed over by then.
+    pub(crate) fn open(vault: &Arc<Vault>, threads: &Threads) -> Result<Self, Error> {
         let mut reading = Reading {
             conn: vault.connect()?,
             vault: Arc::clone(vault),
         };
         let (tasks, mut queue) = mpsc::channel(TASKS_MAX);
-        let (end, ended) = oneshot::channel();
-        thread::Builder::new()
-            .name("skytale-shelf".into())
-            .spawn(move || {
-                work(&mut reading, &mut queue);
-                drop(reading);
-                // Nobody has to wait for it.
-                let _ = end.send(());
-            })
+        let runtime = Builder::new_current_thread()
+            .build()
             .map_err(|_| Error::unreachable("this machine has no room for another thread"))?;
-        Ok((Self { tasks }, ended))
+        let stop = threads.stop_token();
+        threads.spawn("skytale-shelf", move || {
+            runtime.block_on(work(&mut reading, &mut queue, &stop));
+        })?;
+        Ok(Self { tasks })
     }
 
     /// Runs `job` on the thread. When the caller is cancelled it runs all the same.
@@ -117,11 +119,24 @@ impl Room<'_> {
         });
         stored
     }
+
+    /// Runs `job` on the thread.
+    pub(crate) fn run(self, job: impl FnOnce(&mut Reading) + Send + 'static) {
+        self.0.send(Task::Job(Box::new(job)));
+    }
 }
 
-fn work(reading: &mut Reading, queue: &mut mpsc::Receiver<Task>) {
+async fn work(reading: &mut Reading, queue: &mut mpsc::Receiver<Task>, stop: &CancellationToken) {
     let mut next = None;
-    while let Some(task) = next.take().or_else(|| queue.blocking_recv()) {
+    loop {
+        let task = tokio::select! {
+            biased;
+            // It was taken out of the queue already.
+            Some(task) = std::future::ready(next.take()) => Some(task),
+            () = stop.cancelled() => queue.try_recv().ok(),
+            task = queue.recv() => task,
+        };
+        let Some(task) = task else { return };
         match task {
             Task::Job(job) => job(reading),
             Task::Acknowledge { reader, row, done } => {
@@ -176,7 +191,7 @@ impl Reading {
     }
 
     /// A transaction that is on disk when this returns.
-    fn durably<T>(
+    pub(crate) fn durably<T>(
         &mut self,
         job: impl FnOnce(&Connection) -> Result<T, Error>,
     ) -> Result<T, Error> {
@@ -211,23 +226,29 @@ pub(crate) struct Holder {
 
 impl Holder {
     pub(crate) fn new(dir: &Path) -> Result<Self, Error> {
-        let dir = holders(dir);
-        crate::config::private_dir(&dir)?;
         let mut id = [0; 16];
         getrandom::fill(&mut id).expect("the operating system gives random bytes");
-        let name = HEXLOWER.encode(&id);
-        // Locked before it has the name by which others look whether it is locked.
-        let unnamed = dir.join(format!(".{name}"));
-        let mut alive = LockFile::at(&unnamed)?;
-        alive.try_hold()?;
-        fs::rename(&unnamed, dir.join(name))
-            .map_err(|error| crate::config::unreadable("the agent's directory", &error))?;
+        let alive = held_file(&holders(dir), &HEXLOWER.encode(&id))?;
         Ok(Self { id, _alive: alive })
     }
 }
 
-/// Gives back what readers had leased that are not there any more.
+/// A new file in `dir` that is locked as long as this process keeps it.
+pub(crate) fn held_file(dir: &Path, name: &str) -> Result<LockFile, Error> {
+    crate::config::private_dir(dir)?;
+    // Locked before it has the name by which others look whether it is locked.
+    let unnamed = dir.join(format!(".{name}"));
+    let mut file = LockFile::at(&unnamed)?;
+    file.try_hold()?;
+    fs::rename(&unnamed, dir.join(name))
+        .map_err(|error| crate::config::unreadable("the agent's directory", &error))?;
+    Ok(file)
+}
+
+/// Gives back what readers had leased that are not there any more, and forgets the questions of
+/// those who have died asking.
 pub(crate) fn release_dead(reading: &mut Reading) -> Result<(), Error> {
+    question::forget_dead(reading.vault.dir());
     let Ok(entries) = fs::read_dir(holders(reading.vault.dir())) else {
         return Ok(());
     };

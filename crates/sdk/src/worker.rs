@@ -14,7 +14,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    thread,
     time::Duration,
 };
 
@@ -29,6 +28,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::sleep,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     account::Account,
@@ -37,6 +37,8 @@ use crate::{
     error::Error,
     hand,
     link::{FRAMES_MAX, LineEvent, LineId, LineNews, Link, LinkSetup, LinkState, LinkView},
+    standing::Standing,
+    threads::Threads,
     vault::{self, Held, LockFile, Vault},
 };
 
@@ -59,12 +61,14 @@ pub(crate) enum Ask {
 /// Where a command's answer goes.
 pub(crate) type Replier = oneshot::Sender<Result<Answer, Error>>;
 
-/// What `doctor` asks.
+/// How things stand now.
 #[derive(Debug)]
 pub(crate) struct WorkerView {
     /// The process that holds the line, when it is not this one.
     pub(crate) held_by: Option<u32>,
     pub(crate) links: Vec<(RelayKey, LinkView)>,
+    /// How far we are with each relay that we are connected to.
+    pub(crate) standings: BTreeMap<RelayKey, Standing>,
 }
 
 /// What the thread is started with.
@@ -88,7 +92,7 @@ pub(crate) struct Started {
 }
 
 /// Starts the thread and waits until the vault is open and has an identity.
-pub(crate) async fn start(start: Start) -> Result<(AgentId, Started), Error> {
+pub(crate) async fn start(start: Start, threads: &Threads) -> Result<(AgentId, Started), Error> {
     let lock = start.vault.lock_file()?;
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let (news, heard) = watch::channel(0);
@@ -96,6 +100,7 @@ pub(crate) async fn start(start: Start) -> Result<(AgentId, Started), Error> {
     let body = Body {
         start,
         lock,
+        stop: threads.stop_token(),
         asks: asked,
         news,
         waiting: BTreeMap::new(),
@@ -105,16 +110,13 @@ pub(crate) async fn start(start: Start) -> Result<(AgentId, Started), Error> {
         .enable_time()
         .build()
         .map_err(|_| Error::unreachable("this machine has no room for another thread"))?;
-    thread::Builder::new()
-        .name("skytale-mind".into())
-        .spawn(move || {
-            let done = runtime.block_on(body.run());
-            if let Some(done) = done {
-                // Nobody waits any more: then nobody needs to know.
-                let _ = done.send(());
-            }
-        })
-        .map_err(|_| Error::unreachable("this machine has no room for another thread"))?;
+    threads.spawn("skytale-mind", move || {
+        let done = runtime.block_on(body.run());
+        if let Some(done) = done {
+            // Nobody waits any more: then nobody needs to know.
+            let _ = done.send(());
+        }
+    })?;
     let id = identity.await.map_err(|_| Error::closed())??;
     Ok((id, Started { asks, news: heard }))
 }
@@ -123,6 +125,8 @@ pub(crate) async fn start(start: Start) -> Result<(AgentId, Started), Error> {
 pub(crate) struct Body {
     pub(crate) start: Start,
     pub(crate) lock: LockFile,
+    /// Cancelled when the thread shall end without waiting for anything.
+    pub(crate) stop: CancellationToken,
     pub(crate) asks: mpsc::Receiver<Ask>,
     news: watch::Sender<u64>,
     /// Who waits for which command's answer.
@@ -160,7 +164,7 @@ impl Body {
         };
         let mut mind = Mind::open(self, &held)?;
         let done = mind.serve(self).await;
-        mind.close().await;
+        mind.close(&self.stop).await;
         done
     }
 
@@ -238,6 +242,7 @@ struct Mind {
 /// The connection that a link has at present.
 struct Line {
     id: LineId,
+    standing: Standing,
     /// `None` once we have ended it.
     frames: Option<mpsc::Sender<ToRelay>>,
     /// What did not fit; while there is any, no commands are taken.
@@ -403,6 +408,7 @@ impl Mind {
                     Some(ask) => self.take(ask, body, closing, &mut work),
                     None => *closing = Some((None, clock::now())),
                 },
+                () = body.stop.cancelled() => self.stop(body, closing, &mut work),
                 () = room(&mut self.lines), if backed_up => {}
                 () = sleep(idle) => {}
             }
@@ -429,6 +435,20 @@ impl Mind {
             self.take(ask, body, closing, &mut work);
         }
         work
+    }
+
+    /// It ends with this step; what was handed over before is still stored.
+    fn stop(
+        &mut self,
+        body: &mut Body,
+        closing: &mut Option<(Option<oneshot::Sender<()>>, Time)>,
+        work: &mut Vec<Work>,
+    ) {
+        while let Ok(ask) = body.asks.try_recv() {
+            self.take(ask, body, closing, work);
+        }
+        let done = closing.take().and_then(|(done, _)| done);
+        *closing = Some((done, Time(0)));
     }
 
     fn take(
@@ -462,9 +482,15 @@ impl Mind {
                     .iter()
                     .map(|(relay, link)| (*relay, link.view()))
                     .collect();
+                let standings = self
+                    .lines
+                    .iter()
+                    .map(|(relay, line)| (*relay, line.standing.clone()))
+                    .collect();
                 let _ = reply.send(WorkerView {
                     held_by: None,
                     links,
+                    standings,
                 });
             }
             Ask::Close(done) => *closing = Some((Some(done), clock::now().plus(FLUSH_MS_MAX))),
@@ -488,6 +514,7 @@ impl Mind {
                     relay,
                     Line {
                         id: line,
+                        standing: Standing::default(),
                         frames: Some(frames),
                         backlog: VecDeque::new(),
                     },
@@ -546,7 +573,7 @@ impl Mind {
         };
         tracing::warn!(inputs = work.len(), %error, "a step failed and was rolled back");
         let alone = work.len() == 1;
-        self.begin_again(error).await?;
+        self.begin_again(error, &body.stop).await?;
         for one in work {
             let Work::Command { id, submitted, .. } = &one else {
                 continue;
@@ -555,7 +582,7 @@ impl Mind {
             let failed = if alone {
                 true
             } else if let Err(error) = self.step(std::slice::from_ref(&one), now, body) {
-                self.begin_again(error).await?;
+                self.begin_again(error, &body.stop).await?;
                 true
             } else {
                 false
@@ -600,6 +627,13 @@ impl Mind {
         }
         tx.commit()?;
         drop(turn);
+        for one in work {
+            if let Work::Frame { relay, frame } = one
+                && let Some(line) = self.lines.get_mut(relay)
+            {
+                line.standing.heard(frame);
+            }
+        }
         self.let_out(outputs, body);
         Ok(())
     }
@@ -607,6 +641,7 @@ impl Mind {
     fn let_out(&mut self, outputs: Outputs, body: &mut Body) {
         for (relay, frame) in outputs.frames {
             if let Some(line) = self.lines.get_mut(&relay) {
+                line.standing.said(&frame);
                 line.backlog.push_back(frame);
             }
         }
@@ -626,7 +661,11 @@ impl Mind {
 
     /// Memory is never ahead of disk: after an error the mind is loaded again. It then knows of
     /// no connection, so those end too and their links make new ones.
-    async fn begin_again(&mut self, cause: skytale_agent::Error) -> Result<(), Error> {
+    async fn begin_again(
+        &mut self,
+        cause: skytale_agent::Error,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
         self.lines.clear();
         self.held_back = None;
         self.careful = STEP_INPUTS_MAX;
@@ -638,7 +677,10 @@ impl Mind {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the vault cannot be read again yet");
-                    sleep(REOPEN_PAUSE).await;
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = sleep(REOPEN_PAUSE) => {}
+                    }
                 }
             }
         }
@@ -766,7 +808,7 @@ impl Mind {
             && view::commits_wanted(&self.conn)? == 0)
     }
 
-    async fn close(mut self) {
+    async fn close(mut self, stop: &CancellationToken) {
         // Without their senders the writers finish what they have.
         self.lines.clear();
         for link in self.links.values() {
@@ -783,6 +825,8 @@ impl Mind {
         tokio::select! {
             () = all_ended => {}
             () = nothing_more => {}
+            // They go on by themselves for as long as their runtime does.
+            () = stop.cancelled() => {}
         }
         // Readers of this process are closed by now; those of others may keep the log from being
         // emptied, and the next mind tries again.
