@@ -15,7 +15,7 @@ pub enum Error {
         max: usize,
     },
     /// Nothing was taken. Empty the line first (`drain_into`, or `next_frame` until it gives
-    /// `None`), then give the same bytes again.
+    /// `None`), or let its slots pass, then give the same bytes again.
     #[error("the line is full: take out what it holds first")]
     Full,
     /// Close the connection: the stream cannot be followed any further.
@@ -36,9 +36,13 @@ pub enum Breach {
     /// The kind byte is none that this version knows.
     #[error("a cell is of an unknown kind")]
     UnknownKind,
-    /// A frame is said to go on behind the end of its cell.
-    #[error("a frame does not end within its cell")]
+    /// A frame is said to go on behind the end of a cell of whole frames, or such a cell comes in
+    /// the middle of a frame that is cut over several.
+    #[error("a frame does not end where it must")]
     FrameCut,
+    /// A frame that is cut over cells is said to be longer than this end accepts.
+    #[error("a frame is larger than accepted")]
+    FrameTooLarge,
     /// A cell that is not cover carries no frame.
     #[error("a cell carries nothing and is not cover")]
     Empty,

@@ -8,7 +8,8 @@
 //! Length (big-endian) and kind are masked by XOR with the random bytes, so that no byte of a cell
 //! is constant. That is hygiene, not secrecy: whoever sees the cell itself can undo it, and the
 //! encryption of the connection is what keeps the network from seeing it. The cell's length is a
-//! pure function of the payload's, [`cell_len`], so a reader needs no other framing.
+//! pure function of the payload's, [`cell_len`], or one that both ends have agreed on for all cells
+//! of a direction; so a reader needs no other framing.
 
 use std::fmt;
 use std::ops::Range;
@@ -31,6 +32,8 @@ pub enum Kind {
     Frame,
     /// It carries nothing but its number among the cover cells.
     Cover,
+    /// It carries the next piece of a stream of frames, cut wherever the cell was full.
+    Stream,
 }
 
 impl Kind {
@@ -38,6 +41,7 @@ impl Kind {
         match self {
             Self::Frame => 1,
             Self::Cover => 2,
+            Self::Stream => 3,
         }
     }
 
@@ -45,6 +49,7 @@ impl Kind {
         match byte {
             1 => Ok(Self::Frame),
             2 => Ok(Self::Cover),
+            3 => Ok(Self::Stream),
             _ => Err(Breach::UnknownKind),
         }
     }
@@ -68,29 +73,91 @@ pub fn seal_cell(
             max: MAX_PAYLOAD,
         });
     }
-    let end = out.len() + cell_len(payload.len());
-    out.reserve(end - out.len());
+    seal(
+        kind,
+        payload.len(),
+        payload,
+        cell_len(payload.len()),
+        rng,
+        out,
+    );
+    Ok(())
+}
+
+/// Appends a cell of exactly `cell` bytes to `out`, whatever the payload's length. Refuses payloads
+/// over [`payload_max`], leaving `out` as it was.
+pub fn seal_exact(
+    kind: Kind,
+    payload: &[u8],
+    cell: usize,
+    rng: &mut impl CryptoRng,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let max = payload_max(cell);
+    if payload.len() > max {
+        return Err(Error::Misuse {
+            len: payload.len(),
+            max,
+        });
+    }
+    seal(kind, payload.len(), payload, cell, rng, out);
+    Ok(())
+}
+
+/// What a cell of an agreed length carries.
+pub const fn payload_max(cell: usize) -> usize {
+    let room = cell.saturating_sub(HEADER_LEN);
+    if room < MAX_PAYLOAD {
+        room
+    } else {
+        MAX_PAYLOAD
+    }
+}
+
+/// Appends a cover cell that a reader of buckets takes for one of `bucket` bytes: its length follows
+/// from its payload, so the payload is random to the cell's end.
+pub(crate) fn seal_cover_bucket(
+    counter: u64,
+    bucket: usize,
+    rng: &mut impl CryptoRng,
+    out: &mut Vec<u8>,
+) {
+    seal(
+        Kind::Cover,
+        bucket - HEADER_LEN,
+        &counter.to_be_bytes(),
+        bucket,
+        rng,
+        out,
+    );
+}
+
+/// A cell whose payload is said to have `payload_len` bytes: those given, then random ones up to the
+/// cell's end.
+fn seal(
+    kind: Kind,
+    payload_len: usize,
+    given: &[u8],
+    cell: usize,
+    rng: &mut impl CryptoRng,
+    out: &mut Vec<u8>,
+) {
+    let end = out.len() + cell;
+    out.reserve(cell);
     let mut mask = [0; 4];
     rng.fill_bytes(&mut mask);
-    out.extend_from_slice(
-        &Header {
-            kind,
-            payload_len: payload.len(),
-        }
-        .encode(mask),
-    );
-    out.extend_from_slice(payload);
+    out.extend_from_slice(&encode_header(kind, payload_len, mask));
+    out.extend_from_slice(given);
     let fill = out.len();
     out.resize(end, 0);
     rng.fill_bytes(&mut out[fill..]);
-    Ok(())
 }
 
 /// Opens a cell that is known to stand alone, as in a datagram.
 pub fn open_cell(cell: &[u8]) -> Result<(Kind, &[u8]), Error> {
     let header = cell.first_chunk().ok_or(Breach::WrongLength)?;
-    let header = Header::decode(*header, MAX_CELL)?;
-    if cell.len() != header.cell_len() {
+    let header = Header::decode(*header, CellLen::UpTo(MAX_CELL))?;
+    if cell.len() != header.cell_len {
         return Err(Breach::WrongLength.into());
     }
     Ok((header.kind, &cell[header.payload()]))
@@ -104,7 +171,7 @@ pub struct CellReader {
     buffer: Vec<u8>,
     /// Where the first cell not yet taken begins.
     start: usize,
-    cell_max: usize,
+    accepted: CellLen,
 }
 
 impl CellReader {
@@ -113,18 +180,25 @@ impl CellReader {
         Self {
             buffer: Vec::new(),
             start: 0,
-            cell_max: cell_max.min(MAX_CELL),
+            accepted: CellLen::UpTo(cell_max.min(MAX_CELL)),
         }
     }
 
     /// Changes the accepted size for all cells from the next one on.
     pub fn accept_up_to(&mut self, cell_max: usize) {
-        self.cell_max = cell_max.min(MAX_CELL);
+        self.accepted = CellLen::UpTo(cell_max.min(MAX_CELL));
+    }
+
+    /// From the next one on, all cells have this length, and one that announces more than fits is
+    /// refused by its header. A cell of another length is found out where it ends and the next one
+    /// should begin: what stands there passes for a header with a chance of one in some 300 million.
+    pub fn accept_exactly(&mut self, cell: usize) {
+        self.accepted = CellLen::Exactly(cell.clamp(HEADER_LEN + 1, MAX_CELL));
     }
 
     /// Takes the next piece of the stream. `Full` when a whole cell is waiting to be taken.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if self.buffer.len() - self.start >= self.cell_max {
+        if self.buffer.len() - self.start >= self.accepted.max() {
             return Err(Error::Full);
         }
         self.buffer.extend_from_slice(bytes);
@@ -144,11 +218,11 @@ impl CellReader {
     pub(crate) fn take(&mut self) -> Result<Option<(Kind, Range<usize>)>, Breach> {
         let rest = &self.buffer[self.start..];
         if let Some(header) = rest.first_chunk() {
-            let header = Header::decode(*header, self.cell_max)?;
-            if rest.len() >= header.cell_len() {
+            let header = Header::decode(*header, self.accepted)?;
+            if rest.len() >= header.cell_len {
                 let payload = header.payload();
                 let payload = self.start + payload.start..self.start + payload.end;
-                self.start += header.cell_len();
+                self.start += header.cell_len;
                 return Ok(Some((header.kind, payload)));
             }
         }
@@ -175,44 +249,68 @@ impl fmt::Debug for CellReader {
     }
 }
 
+/// Which lengths a reader takes.
+#[derive(Debug, Clone, Copy)]
+enum CellLen {
+    /// Buckets up to this.
+    UpTo(usize),
+    /// This and no other.
+    Exactly(usize),
+}
+
+impl CellLen {
+    fn max(self) -> usize {
+        match self {
+            Self::UpTo(max) | Self::Exactly(max) => max,
+        }
+    }
+
+    /// How long the cell is whose header says that its payload has `payload_len` bytes.
+    fn of(self, payload_len: usize) -> Option<usize> {
+        // Before any arithmetic on the length, which a 32-bit `usize` might not hold.
+        if payload_len > MAX_PAYLOAD {
+            return None;
+        }
+        match self {
+            Self::UpTo(max) => Some(cell_len(payload_len)).filter(|len| *len <= max),
+            Self::Exactly(cell) => (payload_len <= payload_max(cell)).then_some(cell),
+        }
+    }
+}
+
 /// What the first bytes of a cell say.
 struct Header {
     kind: Kind,
     payload_len: usize,
+    cell_len: usize,
 }
 
 impl Header {
-    fn encode(&self, mask: [u8; 4]) -> [u8; HEADER_LEN] {
-        let len = u32::try_from(self.payload_len)
-            .expect("a payload is at most MAX_PAYLOAD, far below 4 GiB");
-        let masked_len = len ^ u32::from_be_bytes(mask);
-        let mut header = [0; HEADER_LEN];
-        header[..4].copy_from_slice(&mask);
-        header[4..8].copy_from_slice(&masked_len.to_be_bytes());
-        header[8] = self.kind.to_byte() ^ mask[0];
-        header
-    }
-
-    fn decode(header: [u8; HEADER_LEN], cell_max: usize) -> Result<Self, Breach> {
+    fn decode(header: [u8; HEADER_LEN], accepted: CellLen) -> Result<Self, Breach> {
         let [m0, m1, m2, m3, l0, l1, l2, l3, kind] = header;
         let payload_len = u32::from_be_bytes([l0 ^ m0, l1 ^ m1, l2 ^ m2, l3 ^ m3]) as usize;
-        // Before any arithmetic on the length, which a 32-bit `usize` might not hold.
-        if payload_len > MAX_PAYLOAD || cell_len(payload_len) > cell_max {
-            return Err(Breach::CellTooLarge);
-        }
+        let cell_len = accepted.of(payload_len).ok_or(Breach::CellTooLarge)?;
         Ok(Self {
             kind: Kind::from_byte(kind ^ m0)?,
             payload_len,
+            cell_len,
         })
-    }
-
-    fn cell_len(&self) -> usize {
-        cell_len(self.payload_len)
     }
 
     fn payload(&self) -> Range<usize> {
         HEADER_LEN..HEADER_LEN + self.payload_len
     }
+}
+
+fn encode_header(kind: Kind, payload_len: usize, mask: [u8; 4]) -> [u8; HEADER_LEN] {
+    let len =
+        u32::try_from(payload_len).expect("a payload is at most MAX_PAYLOAD, far below 4 GiB");
+    let masked_len = len ^ u32::from_be_bytes(mask);
+    let mut header = [0; HEADER_LEN];
+    header[..4].copy_from_slice(&mask);
+    header[4..8].copy_from_slice(&masked_len.to_be_bytes());
+    header[8] = kind.to_byte() ^ mask[0];
+    header
 }
 
 /// Buffers of a quiet line shrink to this: a relay holds two of them for each connection.
@@ -250,7 +348,9 @@ mod tests {
 
         cell[8] = 0xA3;
         assert_eq!(open_cell(&cell), Ok((Kind::Cover, &b"hello"[..])));
-        for kind in [0xA2, 0xA1, 0x5E] {
+        cell[8] = 0xA2;
+        assert_eq!(open_cell(&cell), Ok((Kind::Stream, &b"hello"[..])));
+        for kind in [0xA5, 0xA1, 0x5E] {
             cell[8] = kind;
             assert_eq!(open_cell(&cell), Err(Breach::UnknownKind.into()));
         }
@@ -295,11 +395,7 @@ mod tests {
     fn an_announced_length_over_the_limit_is_refused_by_the_header_alone() {
         for announced in [16_384 - HEADER_LEN + 1, MAX_PAYLOAD + 1, u32::MAX as usize] {
             let mut reader = CellReader::new(16_384);
-            let header = Header {
-                kind: Kind::Frame,
-                payload_len: announced,
-            }
-            .encode([9, 8, 7, 6]);
+            let header = encode_header(Kind::Frame, announced, [9, 8, 7, 6]);
 
             reader.receive(&header).unwrap();
 
@@ -309,6 +405,64 @@ mod tests {
             assert!(
                 reader.buffer.capacity() < 64,
                 "nothing was allocated for it"
+            );
+        }
+    }
+
+    #[test]
+    fn where_one_length_is_agreed_all_cells_have_it() {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let mut stream = Vec::new();
+        for len in [0, 1, 100, 291] {
+            seal_exact(Kind::Stream, &vec![5; len], 300, &mut rng, &mut stream).unwrap();
+        }
+        assert_eq!(
+            seal_exact(Kind::Stream, &[5; 292], 300, &mut rng, &mut stream),
+            Err(Error::Misuse { len: 292, max: 291 })
+        );
+        assert_eq!(stream.len(), 1_200);
+
+        let mut reader = CellReader::new(256);
+        reader.accept_exactly(300);
+        reader.receive(&stream).unwrap();
+        for len in [0, 1, 100, 291] {
+            assert_eq!(
+                reader.next_cell(),
+                Ok(Some((Kind::Stream, &vec![5; len][..])))
+            );
+        }
+        assert_eq!(reader.next_cell(), Ok(None));
+
+        reader
+            .receive(&encode_header(Kind::Cover, 292, [1, 2, 3, 4]))
+            .unwrap();
+        assert_eq!(reader.next_cell(), Err(Breach::CellTooLarge.into()));
+    }
+
+    #[test]
+    fn a_cell_of_another_length_than_agreed_is_found_out_at_the_next() {
+        let mut reader = CellReader::new(MAX_CELL);
+        reader.accept_exactly(1_056);
+        // The bucket is 256 bytes; what follows is another cell's fill by then.
+        let wire: Vec<u8> = (0..6)
+            .flat_map(|seed| sealed(Kind::Frame, b"hi", seed))
+            .collect();
+        reader.receive(&wire).unwrap();
+        assert_eq!(reader.next_cell(), Ok(Some((Kind::Frame, &b"hi"[..]))));
+        assert_eq!(reader.next_cell(), Err(Breach::CellTooLarge.into()));
+    }
+
+    #[test]
+    fn cover_of_any_bucket_reads_as_cover() {
+        for bucket in crate::bucket::BUCKETS {
+            let mut cell = Vec::new();
+            seal_cover_bucket(0x0102, bucket, &mut ChaCha8Rng::seed_from_u64(8), &mut cell);
+
+            assert_eq!(cell.len(), bucket);
+            let (kind, payload) = open_cell(&cell).unwrap();
+            assert_eq!(
+                (kind, &payload[..8]),
+                (Kind::Cover, &[0, 0, 0, 0, 0, 0, 1, 2][..])
             );
         }
     }
