@@ -58,6 +58,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "d86a448abd5da003fb0d4e35c76c6c4641bf4818e21798370c214001af15ac4f",
     ),
     (
+        "crates/agent/src/migrations/0003_key_packages.sql",
+        "369d40ecfe9550fd9764fbaa5e8187ed4f3c5e97595a1fc70dba711fdd2522ed",
+    ),
+    (
         "crates/api/src/migrations/0001_accounts.sql",
         "4e16c6179d20022c6489b6aeb33da05e7c4e5b152e546317679125eabb845f02",
     ),

@@ -405,6 +405,7 @@ fn finish(
     }
     for session in sessions.values_mut() {
         session.work(step, channels)?;
+        wake = [wake, session.wake(step.now)].into_iter().flatten().min();
     }
     Ok(wake)
 }

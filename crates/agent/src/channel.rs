@@ -38,6 +38,8 @@ mod join;
 mod receive;
 pub(crate) mod record;
 mod send;
+#[cfg(test)]
+mod tests;
 mod welcome;
 
 /// A channel between two steps.
@@ -56,9 +58,6 @@ pub(crate) struct Channel {
     not_before: Time,
     /// Members that have left shall be removed at this moment, unless somebody does it first.
     tidy_at: Option<Time>,
-    /// Our keys are replaced at this moment, wished or not: what somebody may have stolen of them
-    /// is worthless afterwards.
-    renew_at: Option<Time>,
     /// Somebody waits for the group's state to be sealed afresh.
     seal_wanted: bool,
     /// Commands that wait for the channel to open.
@@ -124,7 +123,6 @@ impl Channel {
             work: None,
             not_before: Time(0),
             tidy_at: None,
-            renew_at: None,
             seal_wanted: false,
             openers: Vec::new(),
             told: Seq(0),
@@ -485,9 +483,12 @@ impl Channel {
         Ok(())
     }
 
-    /// Post-compromise security without being asked: a new path, once in a while.
+    /// Post-compromise security without being asked: a new path, once in a while. The moment is
+    /// drawn once and stored; a clock that was wrong does not put it off for longer than a whole
+    /// pause.
     fn renew_keys_in_time(&mut self, step: &mut Step<'_, '_>) -> Result<(), Error> {
-        match self.renew_at {
+        let latest = step.now.plus(RENEW_MS.1);
+        match self.record.renew_at {
             Some(at) if at <= step.now => {
                 store::add_wish(
                     step.tx,
@@ -495,15 +496,32 @@ impl Channel {
                     &send::NOBODY,
                     &record::Wish::Rotate,
                 )?;
-                self.renew_at = None;
+                self.record.renew_at = None;
+                self.changed = true;
             }
-            Some(_) => {}
-            None => {
+            Some(at) if at <= latest => {}
+            Some(_) | None => {
                 let pause = step.rng.random_range(RENEW_MS.0..=RENEW_MS.1);
-                self.renew_at = Some(step.now.plus(pause));
+                self.record.renew_at = Some(step.now.plus(pause));
+                self.changed = true;
             }
         }
         Ok(())
+    }
+
+    /// After many have come in by one commit the tree has no keys inside, and each commit is as
+    /// long as the group. A few of the newcomers, by lot, therefore replace their keys soon; each
+    /// draws by itself, so that nobody needs to be asked.
+    fn draw_lot(&mut self, step: &mut Step<'_, '_>, together: usize) {
+        if together < WAVE_TOGETHER_MIN {
+            return;
+        }
+        let wanted = WAVE_MIN.max(together.div_ceil(100));
+        if step.rng.random_range(0..together) < wanted {
+            let pause = step.rng.random_range(WAVE_MS.0..=WAVE_MS.1);
+            self.record.renew_at = Some(step.now.plus(pause));
+            self.changed = true;
+        }
     }
 
     /// The relay keeps commits until every member has passed them: tell it how far we are.
@@ -529,7 +547,7 @@ impl Channel {
     /// When it wants to be woken. What is due already waits for something else, such as a
     /// connection, and is looked at again when that comes.
     pub(crate) fn wake(&self, now: Time) -> Option<Time> {
-        [Some(self.not_before), self.tidy_at, self.renew_at]
+        [Some(self.not_before), self.tidy_at, self.record.renew_at]
             .into_iter()
             .flatten()
             .filter(|at| *at > now)
@@ -644,7 +662,16 @@ impl Channel {
 const PAUSE_MS: u64 = 500;
 /// Pause before asking a relay again that does not know us as a member.
 const STRANGER_PAUSE_MS: u64 = 30_000;
-/// How long an agent that stays connected keeps its keys: 12 to 36 hours.
+/// How long an agent keeps its keys in a channel: 12 to 36 hours.
 const RENEW_MS: (u64, u64) = (12 * 3_600_000, 36 * 3_600_000);
+/// So many must come in by one commit before some of them replace their keys soon: below, a
+/// commit is short although the tree is bare.
+const WAVE_TOGETHER_MIN: usize = 32;
+/// How many do it on average, or one in a hundred where that is more. One would be too few: lots
+/// are drawn independently, and in a third of all cases nobody would have it. With five of a
+/// hundred a commit is a third as long on average.
+const WAVE_MIN: usize = 5;
+/// When they do it, so that their commits do not race: between these.
+const WAVE_MS: (u64, u64) = (2_000, 120_000);
 /// The cursor is told to the relay every so many records.
 const SEEN_EVERY: u64 = 64;

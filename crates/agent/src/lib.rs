@@ -21,6 +21,8 @@ mod message;
 pub mod mls;
 mod policy;
 mod session;
+#[cfg(test)]
+mod stage;
 mod store;
 pub mod view;
 mod words;

@@ -26,7 +26,10 @@ use skytale_wire::{
 };
 use zeroize::Zeroizing;
 
-use self::{provider::Provider, storage::StorageError};
+use self::{
+    provider::Provider,
+    storage::{Storage, StorageError},
+};
 use crate::{
     Error,
     identity::Identity,
@@ -96,6 +99,15 @@ pub(crate) struct ForeignCommit {
 #[derive(Debug, Clone)]
 pub(crate) struct KeyPackage(MlsKeyPackage);
 
+/// A KeyPackage of ours.
+#[derive(Debug)]
+pub(crate) struct OwnKeyPackage {
+    /// For others.
+    pub(crate) bytes: Vec<u8>,
+    /// Under which its private half is kept.
+    pub(crate) name: Vec<u8>,
+}
+
 /// A Welcome that could be opened, not yet joined.
 pub(crate) struct OpenedWelcome {
     staged: StagedWelcome,
@@ -105,6 +117,10 @@ pub(crate) struct OpenedWelcome {
     pub(crate) sender: AgentId,
     /// The KeyPackage that was used may have been handed to others as well.
     pub(crate) by_last_resort: bool,
+    /// Under which name its private half was kept.
+    pub(crate) key_package: Vec<u8>,
+    /// How many came in by the same commit, ourselves among them.
+    pub(crate) together: usize,
 }
 
 /// A GroupInfo from an invite, not yet joined.
@@ -344,7 +360,13 @@ impl Group {
             forbidden |= queued.sender() != committer;
         }
         for add in staged.add_proposals() {
-            added.push(leaf_of(add.add_proposal().key_package().leaf_node())?);
+            let package = add.add_proposal().key_package();
+            if !lasts_for_ever(package) {
+                return Err(MlsError::Refused(
+                    "it adds a KeyPackage with a lifetime".into(),
+                ));
+            }
+            added.push(leaf_of(package.leaf_node())?);
         }
         for remove in staged.remove_proposals() {
             removed.push(self.leaf_at(remove.remove_proposal().removed())?.agent);
@@ -452,12 +474,12 @@ impl std::fmt::Debug for Group {
 }
 
 impl KeyPackage {
-    /// Makes one and stores its private half. Returns its bytes and its reference.
+    /// Makes one and stores its private half.
     pub(crate) fn make(
         provider: &Provider<'_>,
         identity: &Identity,
         last_resort: bool,
-    ) -> Result<Vec<u8>, MlsError> {
+    ) -> Result<OwnKeyPackage, MlsError> {
         let mut builder = MlsKeyPackage::builder()
             .key_package_lifetime(for_ever())
             .leaf_node_capabilities(capabilities());
@@ -467,7 +489,16 @@ impl KeyPackage {
         let bundle = builder
             .build(SUITE, provider, identity, credential(identity))
             .map_err(refused)?;
-        bytes_of(&MlsMessageOut::from(bundle.into_key_package()))
+        let package = bundle.into_key_package();
+        Ok(OwnKeyPackage {
+            name: name_of(provider, &package)?,
+            bytes: bytes_of(&MlsMessageOut::from(package))?,
+        })
+    }
+
+    /// Deletes the private half of one of ours: a Welcome for it cannot be opened any more.
+    pub(crate) fn forget(provider: &Provider<'_>, name: &[u8]) {
+        provider.storage().forget_key_package(name);
     }
 
     /// Reads one that a relay says is `agent`'s. The key in it must *be* that id.
@@ -487,7 +518,7 @@ impl KeyPackage {
                 "the KeyPackage is somebody else's".into(),
             ));
         }
-        if package.ciphersuite() != SUITE || leaf.invite.is_some() {
+        if package.ciphersuite() != SUITE || leaf.invite.is_some() || !lasts_for_ever(&package) {
             return Err(MlsError::Refused(
                 "the KeyPackage is not for channels".into(),
             ));
@@ -512,6 +543,7 @@ impl OpenedWelcome {
         let MlsMessageBodyIn::Welcome(welcome) = message_in(bytes)?.extract() else {
             return Err(MlsError::Refused("not a Welcome".into()));
         };
+        let together = welcome.secrets().len();
         let processed = ProcessedWelcome::new_from_welcome(provider, &join_config(), welcome)
             .map_err(|error| {
                 if matches!(error, openmls::prelude::WelcomeError::NoMatchingKeyPackage) {
@@ -520,9 +552,9 @@ impl OpenedWelcome {
                     refused(error)
                 }
             })?;
-        let by_last_resort = processed
-            .own_key_package()
-            .is_some_and(MlsKeyPackage::last_resort);
+        let package = processed.own_key_package().ok_or(MlsError::NoKeyPackage)?;
+        let by_last_resort = package.last_resort();
+        let key_package = name_of(provider, package)?;
         let staged = openmls::prelude::JoinBuilder::new(provider, processed)
             .skip_lifetime_validation()
             .replace_old_group()
@@ -540,6 +572,8 @@ impl OpenedWelcome {
             leaves,
             sender,
             by_last_resort,
+            key_package,
+            together,
         })
     }
 
@@ -721,6 +755,12 @@ fn own_commit(
     })
 }
 
+/// Where the private half of a KeyPackage of ours is found.
+fn name_of(provider: &Provider<'_>, package: &MlsKeyPackage) -> Result<Vec<u8>, MlsError> {
+    let reference = package.hash_ref(provider.crypto()).map_err(refused)?;
+    Storage::name_of_key_package(&reference).map_err(refused)
+}
+
 fn credential(identity: &Identity) -> CredentialWithKey {
     let id = identity.id();
     CredentialWithKey {
@@ -776,7 +816,21 @@ fn agent_of(credential: &Credential) -> Result<AgentId, MlsError> {
     AgentId::from_slice(credential.serialized_content()).map_err(refused)
 }
 
+/// The rules of a group that has nothing but what a channel has. With `ExternalSenders` somebody
+/// outside could propose, and with other required capabilities nobody could come in any more.
 fn policy_of(extensions: &Extensions<GroupContext>) -> Result<Policy, MlsError> {
+    let known = extensions.iter().all(|extension| {
+        [
+            ExtensionType::RequiredCapabilities,
+            ExtensionType::Unknown(POLICY_EXTENSION),
+        ]
+        .contains(&extension.extension_type())
+    });
+    if !known || extensions.required_capabilities() != Some(&required_capabilities()) {
+        return Err(MlsError::Refused(
+            "the group has rules that channels do not have".into(),
+        ));
+    }
     let extension = extensions
         .unknown(POLICY_EXTENSION)
         .ok_or_else(|| MlsError::Refused("the group is not a channel".into()))?;
@@ -784,13 +838,15 @@ fn policy_of(extensions: &Extensions<GroupContext>) -> Result<Policy, MlsError> 
 }
 
 fn context_extensions(policy: &Policy) -> Result<Extensions<GroupContext>, MlsError> {
-    let required =
-        RequiredCapabilitiesExtension::new(&OUR_EXTENSIONS, &[], &[CredentialType::Basic]);
     Extensions::from_vec(vec![
-        Extension::RequiredCapabilities(required),
+        Extension::RequiredCapabilities(required_capabilities()),
         Extension::Unknown(POLICY_EXTENSION, UnknownExtension(frame::encode(policy))),
     ])
     .map_err(refused)
+}
+
+fn required_capabilities() -> RequiredCapabilitiesExtension {
+    RequiredCapabilitiesExtension::new(&OUR_EXTENSIONS, &[], &[CredentialType::Basic])
 }
 
 fn context_hash(context: &GroupContext) -> Result<Digest, MlsError> {
@@ -831,6 +887,12 @@ fn ratchet() -> SenderRatchetConfiguration {
 
 fn for_ever() -> Lifetime {
     Lifetime::init(0, u64::MAX)
+}
+
+/// The library compares a lifetime with the clock whenever it reads an Add. With any other lifetime
+/// members would come to different verdicts, each by its own clock and by when it reads.
+fn lasts_for_ever(package: &MlsKeyPackage) -> bool {
+    *package.life_time() == for_ever()
 }
 
 fn message_in(bytes: &[u8]) -> Result<MlsMessageIn, MlsError> {

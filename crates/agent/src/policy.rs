@@ -456,3 +456,6 @@ fn set(list: &mut Vec<AgentId>, agent: AgentId, member: bool) {
 fn is_sorted_set(list: &[AgentId]) -> bool {
     list.is_sorted_by(|a, b| a < b)
 }
+
+#[cfg(test)]
+mod tests;

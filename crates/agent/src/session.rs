@@ -9,7 +9,7 @@ use rand::Rng as _;
 use skytale_wire::{
     Blob,
     frame::{self, Credential, GuestProof, Hello, Nack, PROTOCOL, ToAgent, ToRelay},
-    id::{AgentId, ChannelId, MessageId, RelayKey, TransportKey},
+    id::{AgentId, ChannelId, MessageId, RelayKey, Time, TransportKey},
     refusal::Refusal,
     statement,
 };
@@ -23,8 +23,13 @@ pub(crate) struct Session {
     transport: TransportKey,
     shown: Shown,
     uplink: Uplink,
+    /// KeyPackages that the relay holds, by its own word, and whether a last-resort one.
     key_packages: u32,
     last_resort: bool,
+    /// The same by our count, those left out that the relay will soon drop.
+    young: (u32, bool),
+    /// When our KeyPackages are looked through next.
+    tend_at: Time,
     /// Welcomes that the mailbox still holds, as far as we know: they come a few at a time.
     welcomes: u32,
     /// An upload of KeyPackages is on its way.
@@ -134,6 +139,8 @@ impl Session {
             uplink: Uplink::Down,
             key_packages: 0,
             last_resort: false,
+            young: (0, false),
+            tend_at: step.now,
             welcomes: 0,
             uploading: None,
             renewing: None,
@@ -227,7 +234,8 @@ impl Session {
                 Channel::welcome(step, channels, self.relay, &welcome, &self.uplink)?;
                 self.welcomes = self.welcomes.saturating_sub(1);
                 self.take_welcomes(step);
-                Ok(())
+                // One KeyPackage less: the relay tells its own count only at the beginning.
+                self.count_key_packages(step)
             }
             ToAgent::GroupInfo(info) => {
                 self.uplink.answered(&info.id);
@@ -268,7 +276,7 @@ impl Session {
         store::note_relay(step.tx, &self.relay, ready.key_packages, clock_ahead)?;
         self.welcomes = ready.welcomes;
         self.take_welcomes(step);
-        Ok(())
+        self.count_key_packages(step)
     }
 
     fn take_welcomes(&self, step: &mut Step<'_, '_>) {
@@ -342,21 +350,27 @@ impl Session {
                 return Ok(());
             }
         }
+        if step.now >= self.tend_at && self.welcomes == 0 {
+            self.tend_key_packages(step)?;
+        }
+        let (young, young_last_resort) = self.young;
+        let held = self.key_packages.min(young);
+        let last_resort_held = self.last_resort && young_last_resort;
         let low = step.config.key_packages / 3;
         if self.uploading.is_some()
-            || (self.key_packages > low && self.last_resort)
+            || (held > low && last_resort_held)
             || step.config.key_packages == 0
         {
             return Ok(());
         }
-        let missing = step.config.key_packages.saturating_sub(self.key_packages);
+        let missing = step.config.key_packages.saturating_sub(held);
         let packages = (0..missing)
-            .map(|_| KeyPackage::make(step.provider, step.identity, false).map(Blob::from))
+            .map(|_| self.make_key_package(step, false))
             .collect::<Result<Vec<_>, _>>()?;
-        let last_resort = if self.last_resort {
+        let last_resort = if last_resort_held {
             None
         } else {
-            Some(KeyPackage::make(step.provider, step.identity, true)?.into())
+            Some(self.make_key_package(step, true)?)
         };
         let id = fresh_id(step);
         self.uploading = Some(id);
@@ -366,9 +380,52 @@ impl Session {
             last_resort,
         };
         self.uplink.send(step, ToRelay::PutKeyPackages(upload));
+        self.count_key_packages(step)
+    }
+
+    /// When it wants to be woken.
+    pub(crate) fn wake(&self, now: Time) -> Option<Time> {
+        Some(self.tend_at).filter(|at| self.uplink.is_ready() && *at > now)
+    }
+
+    fn make_key_package(&self, step: &Step<'_, '_>, last_resort: bool) -> Result<Blob, Error> {
+        let package = KeyPackage::make(step.provider, step.identity, last_resort)?;
+        store::note_key_package(step.tx, &package.name, &self.relay, step.now, last_resort)?;
+        Ok(package.bytes.into())
+    }
+
+    fn count_key_packages(&mut self, step: &Step<'_, '_>) -> Result<(), Error> {
+        let since = Time(step.now.0.saturating_sub(KEY_PACKAGE_YOUNG_MS));
+        self.young = store::young_key_packages(step.tx, &self.relay, since)?;
         Ok(())
     }
+
+    /// Private halves whose public half nobody can use any more are deleted: whoever steals the
+    /// vault later must not open a Welcome of long ago. Only done while no Welcome waits, which
+    /// may be for a KeyPackage that was handed out long ago.
+    fn tend_key_packages(&mut self, step: &Step<'_, '_>) -> Result<(), Error> {
+        self.tend_at = step.now.plus(TEND_MS);
+        store::date_key_packages(step.tx, step.now)?;
+        let ago = |ms| Time(step.now.0.saturating_sub(ms));
+        let (here, anywhere) = (ago(KEY_PACKAGE_KEPT_MS), ago(KEY_PACKAGE_KEPT_ANYWHERE_MS));
+        for name in store::old_key_packages(step.tx, &self.relay, here, anywhere)? {
+            KeyPackage::forget(step.provider, &name);
+            store::drop_key_package(step.tx, &name)?;
+        }
+        self.count_key_packages(step)
+    }
 }
+
+/// A relay hands a KeyPackage out for 30 days; two days before they are over it gets new ones.
+const KEY_PACKAGE_YOUNG_MS: u64 = 28 * DAY_MS;
+/// The private half stays for another week: who was given the public half on the last day may have
+/// lost its line with the commit already made.
+const KEY_PACKAGE_KEPT_MS: u64 = 37 * DAY_MS;
+/// Where we may not come any more, it goes when the relay need not have kept the commit either.
+const KEY_PACKAGE_KEPT_ANYWHERE_MS: u64 = 90 * DAY_MS;
+/// How often KeyPackages are looked through.
+const TEND_MS: u64 = DAY_MS;
+const DAY_MS: u64 = 24 * 3_600_000;
 
 /// Does something with a channel that we have; what concerns another one is ignored.
 fn with(
@@ -385,3 +442,6 @@ pub(crate) fn fresh_id(step: &mut Step<'_, '_>) -> MessageId {
     step.rng.fill_bytes(&mut id);
     MessageId(id)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,10 @@ use crate::{
 pub const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_mls.sql", include_str!("migrations/0001_mls.sql")),
     ("0002_mind.sql", include_str!("migrations/0002_mind.sql")),
+    (
+        "0003_key_packages.sql",
+        include_str!("migrations/0003_key_packages.sql"),
+    ),
 ];
 
 /// Events that are kept for readers that are not the mind.
@@ -565,6 +569,71 @@ pub(crate) fn note_key_packages(
         "UPDATE relays SET key_packages = ?2 WHERE relay = ?1",
         params![relay.0, key_packages],
     )?;
+    Ok(())
+}
+
+/// Remembers a KeyPackage that goes to a relay.
+pub(crate) fn note_key_package(
+    tx: &Connection,
+    name: &[u8],
+    relay: &RelayKey,
+    made: Time,
+    last_resort: bool,
+) -> Result<(), Error> {
+    tx.prepare_cached(
+        "INSERT INTO key_packages (name, relay, made, last_resort) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![name, relay.0, signed(made.0), last_resort])?;
+    Ok(())
+}
+
+/// Its private half is gone.
+pub(crate) fn drop_key_package(tx: &Connection, name: &[u8]) -> Result<(), Error> {
+    tx.prepare_cached("DELETE FROM key_packages WHERE name = ?1")?
+        .execute([name])?;
+    Ok(())
+}
+
+/// How many unused KeyPackages this relay was given after a moment, and whether a last-resort one
+/// was among them.
+pub(crate) fn young_key_packages(
+    tx: &Connection,
+    relay: &RelayKey,
+    after: Time,
+) -> Result<(u32, bool), Error> {
+    tx.prepare_cached(
+        "SELECT count(*) FILTER (WHERE NOT last_resort), count(*) FILTER (WHERE last_resort) > 0
+         FROM key_packages WHERE relay = ?1 AND made > ?2",
+    )?
+    .query_row(params![relay.0, signed(after.0)], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
+    .map_err(Error::from)
+}
+
+/// KeyPackages that were made before a moment and given to this relay or to one that is not known,
+/// and those of any relay before an earlier moment.
+pub(crate) fn old_key_packages(
+    tx: &Connection,
+    relay: &RelayKey,
+    before: Time,
+    anywhere_before: Time,
+) -> Result<Vec<Vec<u8>>, Error> {
+    let mut query = tx.prepare_cached(
+        "SELECT name FROM key_packages
+         WHERE (made < ?2 AND relay IN (?1, x'')) OR made < ?3",
+    )?;
+    let rows = query.query_map(
+        params![relay.0, signed(before.0), signed(anywhere_before.0)],
+        |row| row.get(0),
+    )?;
+    rows.map(|row| row.map_err(Error::from)).collect()
+}
+
+/// Gives those an age that were made before ages were kept.
+pub(crate) fn date_key_packages(tx: &Connection, now: Time) -> Result<(), Error> {
+    tx.prepare_cached("UPDATE key_packages SET made = ?1 WHERE made = 0")?
+        .execute([signed(now.0)])?;
     Ok(())
 }
 

@@ -313,6 +313,9 @@ impl Channel {
                 }
             }
             Some(Wish::CloseInvites) => after.invites.clear(),
+            // A removal ends every invite, a new one too: first remove, then invite. The wish
+            // stands until its invite is in the record.
+            Some(Wish::Invite { .. }) if !removed.is_empty() => {}
             Some(Wish::Invite {
                 seed,
                 uses,
@@ -339,30 +342,13 @@ impl Channel {
             }
         }
         let removed: Vec<AgentId> = removed.into_iter().collect();
-        if matches!(wish.map(|wish| &wish.wish), Some(Wish::Invite { .. })) && !removed.is_empty() {
-            // A removal ends every invite, a new one too: first remove, then invite.
-            let plan_after = before
-                .clone()
-                .tidied(&leaves, &me, step.now)
-                .without(&removed);
-            return Ok(Some(Plan {
-                added: Vec::new(),
-                added_agents: Vec::new(),
-                removed,
-                left: left.into_iter().map(|(_, statement)| statement).collect(),
-                before,
-                after: plan_after,
-                leaves,
-            }));
-        }
-        after = after.without(&removed);
         Ok(Some(Plan {
             added_agents: added.keys().copied().collect(),
             added: added.into_values().collect(),
-            removed,
             left: left.into_iter().map(|(_, statement)| statement).collect(),
             before,
-            after,
+            after: after.without(&removed),
+            removed,
             leaves,
         }))
     }
@@ -686,6 +672,8 @@ impl Channel {
         let provider = step.provider;
         self.group()?.merge_own(provider)?;
         store::drop_pending(step.tx, &self.record.id)?;
+        // Every commit of ours replaces our keys, whatever else it was made for.
+        self.record.renew_at = None;
         self.entered_epoch(step, &change, step.identity.id())?;
         self.work = None;
         let Some(row) = store::first_wish(step.tx, &self.record.id)? else {

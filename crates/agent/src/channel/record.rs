@@ -65,6 +65,10 @@ pub(crate) struct Record {
     /// The epoch's five words.
     #[n(15)]
     pub(crate) words: String,
+    /// Our keys are replaced at this moment, wished or not: what somebody may have stolen of them
+    /// is worthless afterwards. Stored, so that programs that run for a minute a day come to it.
+    #[n(16)]
+    pub(crate) renew_at: Option<Time>,
 }
 
 /// What can happen to a channel, and what exists only then.
@@ -232,6 +236,7 @@ impl Record {
             logged: 0,
             unconfirmed: None,
             words: String::new(),
+            renew_at: None,
         }
     }
 

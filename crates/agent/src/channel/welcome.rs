@@ -143,9 +143,10 @@ impl Channel {
     /// Opens the Welcome, checks where it leads, and becomes a member.
     fn join_by(&mut self, step: &mut Step<'_, '_>, welcome: &frame::Welcome) -> Result<(), Error> {
         match self.open_and_join(step, welcome) {
-            Ok(by_last_resort) => {
+            Ok(came) => {
                 self.enter(step, welcome.seq, Some(welcome.hash))?;
-                if by_last_resort {
+                self.draw_lot(step, came.together);
+                if came.by_last_resort {
                     // Others may have been given the same package: replace the leaf key at once.
                     store::add_wish(step.tx, &self.record.id, &NOBODY, &Wish::Rotate)?;
                 }
@@ -174,9 +175,13 @@ impl Channel {
         &mut self,
         step: &mut Step<'_, '_>,
         welcome: &frame::Welcome,
-    ) -> Result<bool, MlsError> {
+    ) -> Result<Came, MlsError> {
         let me = step.identity.id();
         let opened = OpenedWelcome::open(step.provider, &welcome.body)?;
+        if !opened.by_last_resort {
+            store::drop_key_package(step.tx, &opened.key_package)
+                .map_err(|error| MlsError::Storage(error.to_string()))?;
+        }
         let refuse = |why: &str| Err(MlsError::Refused(why.into()));
         let policy = &opened.policy;
         if policy.channel != welcome.channel || opened.group_id() != policy.group().0 {
@@ -191,8 +196,19 @@ impl Channel {
             return refuse("its members are not what they should be");
         }
         self.record.generation = policy.generation;
-        let by_last_resort = opened.by_last_resort;
+        let came = Came {
+            by_last_resort: opened.by_last_resort,
+            together: opened.together,
+        };
         let _: Group = opened.join(step.provider)?;
-        Ok(by_last_resort)
+        Ok(came)
     }
+}
+
+/// How we came in.
+struct Came {
+    /// By a KeyPackage that others may have been given as well.
+    by_last_resort: bool,
+    /// How many came by the same commit, ourselves among them.
+    together: usize,
 }

@@ -106,6 +106,22 @@ impl<'tx> Storage<'tx> {
         self.delete_rows(group_id.as_slice(), Space::Shadow)
     }
 
+    /// Under which name the private half of the KeyPackage with this reference is kept: the `key`
+    /// column of its row.
+    pub(crate) fn name_of_key_package(reference: &impl Serialize) -> Result<Vec<u8>, StorageError> {
+        RowKey::of_agent(Kind::KeyPackage, reference).map(|row| row.key)
+    }
+
+    /// Deletes a KeyPackage's private half.
+    pub(crate) fn forget_key_package(&self, name: &[u8]) {
+        self.delete(RowKey {
+            group_id: Vec::new(),
+            space: Space::Agent,
+            kind: Kind::KeyPackage as u8,
+            key: name.to_vec(),
+        });
+    }
+
     /// Writes every changed row to the table, each once, and empties the overlay. Says
     /// how many rows that were. To be called last before the transaction commits.
     pub fn flush(&self) -> Result<usize, StorageError> {
