@@ -17,7 +17,7 @@ use crate::bucket::{BUCKETS, padded_len};
 use crate::counter::CoverCount;
 use crate::error::{Breach, Error};
 use crate::pad::{
-    CellReader, HEADER_LEN, KEPT_LEN, Kind, MAX_PAYLOAD, cell_len, payload_max, seal_cell,
+    CellReader, Fill, HEADER_LEN, KEPT_LEN, Kind, MAX_PAYLOAD, cell_len, payload_max, seal_cell,
     seal_cover_bucket, seal_exact,
 };
 use crate::shape::Shape;
@@ -38,24 +38,24 @@ pub struct Outgoing {
     waiting_max: usize,
     /// The number of the next cover cell.
     covers: u64,
-    rng: ChaCha8Rng,
+    fill: Fill,
 }
 
 impl Outgoing {
-    /// A line whose masks and fill come from `rng`, which a program seeds from the operating
-    /// system. `ChaCha8` because fill must not cost more than the encryption that follows.
-    pub fn new(rng: ChaCha8Rng) -> Self {
-        Self::holding(MAX_WAITING, rng)
+    /// A line whose masks and fill come from a [`Fill`] with this seed: a generator that a program
+    /// seeds from the operating system, and that serves nothing else.
+    pub fn new(fill_rng: ChaCha8Rng) -> Self {
+        Self::holding(MAX_WAITING, fill_rng)
     }
 
     /// A line that is full when this many bytes wait.
-    pub(crate) fn holding(waiting_max: usize, rng: ChaCha8Rng) -> Self {
+    pub(crate) fn holding(waiting_max: usize, fill_rng: ChaCha8Rng) -> Self {
         Self {
             waiting: Vec::new(),
             left: 0,
             waiting_max,
             covers: 0,
-            rng,
+            fill: Fill::new(fill_rng),
         }
     }
 
@@ -108,7 +108,7 @@ impl Outgoing {
         let mut rest = &self.waiting[self.left..];
         while !rest.is_empty() {
             let (payload, later) = rest.split_at(next_payload_len(rest));
-            seal_cell(Kind::Frame, payload, &mut self.rng, out)
+            seal_cell(Kind::Frame, payload, &mut self.fill, out)
                 .expect("push takes only frames that fit, and a run is cut to fit a cell");
             cells += 1;
             rest = later;
@@ -126,7 +126,7 @@ impl Outgoing {
             return None;
         }
         let payload = &self.waiting[self.left..self.left + len];
-        seal_exact(Kind::Stream, payload, cell, &mut self.rng, out)
+        seal_exact(Kind::Stream, payload, cell, &mut self.fill, out)
             .expect("the payload was cut to fit");
         self.left += len;
         self.forget_what_left();
@@ -136,14 +136,20 @@ impl Outgoing {
     /// Appends one cover cell of exactly `cell` bytes.
     pub(crate) fn cover_cell(&mut self, cell: usize, out: &mut Vec<u8>) {
         let number = self.next_cover();
-        seal_exact(Kind::Cover, &number.to_be_bytes(), cell, &mut self.rng, out)
-            .expect("a number fits every cell");
+        seal_exact(
+            Kind::Cover,
+            &number.to_be_bytes(),
+            cell,
+            &mut self.fill,
+            out,
+        )
+        .expect("a number fits every cell");
     }
 
     /// Appends one cover cell that looks like a cell of this bucket.
     pub(crate) fn cover_bucket(&mut self, bucket: usize, out: &mut Vec<u8>) {
         let number = self.next_cover();
-        seal_cover_bucket(number, bucket, &mut self.rng, out);
+        seal_cover_bucket(number, bucket, &mut self.fill, out);
     }
 
     fn next_cover(&mut self) -> u64 {

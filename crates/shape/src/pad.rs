@@ -11,6 +11,8 @@
 //! pure function of the payload's, [`cell_len`], or one that both ends have agreed on for all cells
 //! of a direction; so a reader needs no other framing.
 
+mod fill;
+
 use std::fmt;
 use std::ops::Range;
 
@@ -18,6 +20,9 @@ use rand::CryptoRng;
 
 use crate::bucket::{MAX_CELL, padded_len};
 use crate::error::{Breach, Error};
+
+use fill::BLOCK;
+pub use fill::Fill;
 
 /// Random bytes, masked length, masked kind.
 pub const HEADER_LEN: usize = 9;
@@ -85,7 +90,7 @@ pub fn seal_cell(
 }
 
 /// Appends a cell of exactly `cell` bytes to `out`, whatever the payload's length. Refuses payloads
-/// over [`payload_max`], leaving `out` as it was.
+/// over [`payload_max`], and cells that would be no longer than their header, leaving `out` as it was.
 pub fn seal_exact(
     kind: Kind,
     payload: &[u8],
@@ -94,7 +99,7 @@ pub fn seal_exact(
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let max = payload_max(cell);
-    if payload.len() > max {
+    if payload.len() > max || cell <= HEADER_LEN {
         return Err(Error::Misuse {
             len: payload.len(),
             max,
@@ -142,15 +147,22 @@ fn seal(
     rng: &mut impl CryptoRng,
     out: &mut Vec<u8>,
 ) {
-    let end = out.len() + cell;
-    out.reserve(cell);
-    let mut mask = [0; 4];
-    rng.fill_bytes(&mut mask);
-    out.extend_from_slice(&encode_header(kind, payload_len, mask));
-    out.extend_from_slice(given);
-    let fill = out.len();
-    out.resize(end, 0);
-    rng.fill_bytes(&mut out[fill..]);
+    let start = out.len();
+    out.resize(start + cell, 0);
+    let cell = &mut out[start..];
+    let fill_len = cell.len() - HEADER_LEN - given.len();
+    // One draw for mask and fill, and of whole blocks where there is room: what ends inside a block
+    // costs a block encrypted by itself. The draw begins before the fill, with the mask, and what is
+    // known is written over it.
+    let drawn = (fill_len + MASK_LEN).next_multiple_of(BLOCK);
+    let from = cell.len().saturating_sub(drawn);
+    rng.fill_bytes(&mut cell[from..]);
+    let mask = *cell[from..]
+        .first_chunk()
+        .expect("the header before the fill is longer than the mask");
+    let (header, rest) = cell.split_at_mut(HEADER_LEN);
+    header.copy_from_slice(&encode_header(kind, payload_len, mask));
+    rest[..given.len()].copy_from_slice(given);
 }
 
 /// Opens a cell that is known to stand alone, as in a datagram.
@@ -302,7 +314,7 @@ impl Header {
     }
 }
 
-fn encode_header(kind: Kind, payload_len: usize, mask: [u8; 4]) -> [u8; HEADER_LEN] {
+fn encode_header(kind: Kind, payload_len: usize, mask: [u8; MASK_LEN]) -> [u8; HEADER_LEN] {
     let len =
         u32::try_from(payload_len).expect("a payload is at most MAX_PAYLOAD, far below 4 GiB");
     let masked_len = len ^ u32::from_be_bytes(mask);
@@ -312,6 +324,9 @@ fn encode_header(kind: Kind, payload_len: usize, mask: [u8; 4]) -> [u8; HEADER_L
     header[8] = kind.to_byte() ^ mask[0];
     header
 }
+
+/// The random bytes at a cell's beginning.
+const MASK_LEN: usize = 4;
 
 /// Buffers of a quiet line shrink to this: a relay holds two of them for each connection.
 pub(crate) const KEPT_LEN: usize = 4_096;
@@ -420,6 +435,12 @@ mod tests {
             seal_exact(Kind::Stream, &[5; 292], 300, &mut rng, &mut stream),
             Err(Error::Misuse { len: 292, max: 291 })
         );
+        for too_short in 0..=HEADER_LEN {
+            assert_eq!(
+                seal_exact(Kind::Stream, &[], too_short, &mut rng, &mut stream),
+                Err(Error::Misuse { len: 0, max: 0 })
+            );
+        }
         assert_eq!(stream.len(), 1_200);
 
         let mut reader = CellReader::new(256);
