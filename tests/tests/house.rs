@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 const HOUSE: &[(&str, &[&str])] = &[
     ("skytale-wire", &[]),
     ("skytale-shape", &[]),
+    ("skytale-slim", &[]),
     ("skytale-agent", &["skytale-wire"]),
     ("skytale-relay", &["skytale-wire", "skytale-shape"]),
     ("skytale-api", &["skytale-wire"]),
