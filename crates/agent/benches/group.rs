@@ -596,10 +596,11 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (done, cpu_time().saturating_sub(begun))
 }
 
-/// What this thread has used so far: what others do on the machine meanwhile does not count.
+/// What this process has used so far: what others do on the machine meanwhile does not count, and
+/// the threads to which the library hands encryption do.
 fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).expect("a thread has not run for less than nothing")
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(time).expect("a process has not run for less than nothing")
 }
 
 /// In seconds.

@@ -21,6 +21,7 @@ use std::{cell::RefCell, collections::BTreeMap, fmt, io, ops::RangeInclusive, rc
 
 use openmls::group::{GroupEpoch, GroupId};
 use openmls_traits::storage::{CURRENT_VERSION, StorageProvider, traits};
+use rmp_serde::config::BytesMode;
 use rusqlite::{Connection, OptionalExtension as _, named_params};
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
@@ -409,9 +410,18 @@ fn raw_group_id(group_id: &impl Serialize) -> Result<Vec<u8>, StorageError> {
 
 /// `MessagePack` with field names: `OpenMLS` adds fields between versions, and some of its
 /// types need a format that describes itself.
+///
+/// Keys, hashes and signatures are vectors of bytes to serde, which by itself writes each byte as
+/// a number of its own; with a tree of a hundred that was the larger part of a step's own cost.
+/// What was written in that way is read as well.
 fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Zeroizing<Vec<u8>>, StorageError> {
     let mut buffer = WipedBuffer::default();
-    rmp_serde::encode::write_named(&mut buffer, value).map_err(|_| StorageError::Unencodable)?;
+    let mut serializer = rmp_serde::Serializer::new(&mut buffer)
+        .with_struct_map()
+        .with_bytes(BytesMode::ForceIterables);
+    value
+        .serialize(&mut serializer)
+        .map_err(|_| StorageError::Unencodable)?;
     Ok(buffer.bytes)
 }
 
@@ -427,6 +437,7 @@ struct WipedBuffer {
 }
 
 impl io::Write for WipedBuffer {
+    #[inline]
     fn write(&mut self, part: &[u8]) -> io::Result<usize> {
         let needed = self.bytes.len() + part.len();
         if needed > self.bytes.capacity() {

@@ -415,6 +415,20 @@ fn a_damaged_row_is_an_error_and_names_its_kind() {
 }
 
 #[test]
+fn bytes_are_written_as_bytes_and_read_in_both_ways() {
+    let keys: Vec<Vec<u8>> = vec![vec![200; 32], Vec::new(), vec![1]];
+
+    let written = encode(&keys).unwrap();
+    assert!(written.len() < 32 + 1 + 10, "{} bytes", written.len());
+    assert_eq!(decode::<Vec<Vec<u8>>>(1, &written).unwrap(), keys);
+
+    // As vaults hold it that were written before.
+    let earlier = rmp_serde::to_vec_named(&keys).unwrap();
+    assert_ne!(*written, earlier);
+    assert_eq!(decode::<Vec<Vec<u8>>>(1, &earlier).unwrap(), keys);
+}
+
+#[test]
 fn an_encoding_is_the_same_whatever_the_growth_of_its_buffer() {
     let value: Vec<u32> = (0..20_000).collect();
     let encoded = encode(&value).unwrap();
