@@ -10,7 +10,10 @@ use std::{
     io::{Read as _, Seek as _, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -357,8 +360,10 @@ fn key_from_file(config_dir: &Path, vault_exists: bool) -> Result<VaultKey, Erro
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(bytes.as_mut_slice()).expect("the operating system gives random bytes");
     let hex = Zeroizing::new(HEXLOWER_PERMISSIVE.encode(bytes.as_slice()));
-    // Linked into place, so that of two processes that begin together one wins and both read it.
-    let beside = config_dir.join(format!("vault.key.{}", std::process::id()));
+    // Linked into place, so that of two that begin together, in one process or in two, one wins and
+    // both read it.
+    let turn = KEY_FILES.fetch_add(1, Ordering::Relaxed);
+    let beside = config_dir.join(format!("vault.key.{}.{turn}", std::process::id()));
     let write = || -> io::Result<bool> {
         let mut file = fs::OpenOptions::new()
             .write(true)
@@ -449,6 +454,8 @@ fn len(path: &Path) -> u64 {
 
 const DATABASE: &str = "vault.db";
 const KEY_FILE: &str = "vault.key";
+/// Tells apart the files that several agents of one process begin at once.
+static KEY_FILES: AtomicU64 = AtomicU64::new(0);
 /// 3.51.3: below it, resetting the write-ahead log could corrupt the database.
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// How long a statement waits for another process's write. Steps take milliseconds.
@@ -705,6 +712,27 @@ mod tests {
         let error = key_from_file(dir.path(), true).unwrap_err();
         assert!(error.to_string().contains("put vault.key back"), "{error}");
         assert!(!path.exists());
+    }
+
+    /// Of several agents of one program that were opened at once in a new directory, one failed now
+    /// and then: they made the key beside its place under the same name.
+    #[test]
+    fn agents_that_begin_together_share_the_key() {
+        for _ in 0..50 {
+            let dir = tempfile::tempdir().unwrap();
+            let together = std::sync::Barrier::new(8);
+            let keys: Vec<String> = std::thread::scope(|scope| {
+                let one = || {
+                    together.wait();
+                    let key = key_from_file(dir.path(), false).unwrap();
+                    key.pragma().to_string()
+                };
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
+                threads.into_iter().map(|it| it.join().unwrap()).collect()
+            });
+            assert!(keys.iter().all(|key| *key == keys[0]));
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
     }
 
     #[test]
