@@ -105,6 +105,8 @@ impl Machine {
             .env_clear()
             .env("SKYTALE_DATA_DIR", self.data())
             .env("SKYTALE_CONFIG_DIR", self.config())
+            // These tests are about other things than what a line looks like.
+            .env("SKYTALE_TRAFFIC", "padded")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

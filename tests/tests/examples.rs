@@ -12,7 +12,7 @@ use std::{
 use data_encoding::HEXLOWER;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use skytale_sdk::{Agent, AgentId, Channel, Error};
+use skytale_sdk::{Agent, AgentId, Channel, Error, Mode};
 use skytale_tests::processes::{Machine, PATIENCE, Ran, Said, Speaker, finish, program};
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -278,6 +278,7 @@ async fn open(machine: &Machine, name: &str) -> Agent {
     Agent::builder(name)
         .data_dir(machine.data())
         .config_dir(machine.config())
+        .traffic(Mode::Padded)
         .open()
         .await
         .unwrap()

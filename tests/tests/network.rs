@@ -21,7 +21,7 @@ use skytale_relay::{
     config::{Issuer, RelayConfig},
     run::Relay,
 };
-use skytale_sdk::{Agent, Channel, Draft, Error, InviteOptions, RelayAddr, Seq};
+use skytale_sdk::{Agent, Channel, Draft, Error, InviteOptions, Mode, RelayAddr, Seq};
 use skytale_tests::processes::{Machine, PATIENCE, Servers};
 use skytale_wire::{
     frame::PAYLOAD_BYTES_MAX,
@@ -297,6 +297,7 @@ impl Elsewhere {
             let agent = Agent::builder(name)
                 .data_dir(self.machine.data())
                 .config_dir(self.machine.config())
+                .traffic(Mode::Padded)
                 .open();
             agent.await.unwrap()
         };
@@ -428,6 +429,8 @@ impl House {
             .api_url(&self.api_url)
             .api_key(Secret::new(self.api_key.clone()))
             .relay(relay)
+            // What is tested here is other than what a line looks like.
+            .traffic(Mode::Padded)
             .open();
         (agent.await.unwrap(), proxy)
     }

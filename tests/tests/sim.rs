@@ -273,6 +273,8 @@ const OUT_OF_REACH: &[Refusal] = &[
     Refusal::VersionUnsupported,
     Refusal::TooLarge,
     Refusal::HelloExpected,
+    Refusal::ShapeSenseless,
+    Refusal::ShapeRequired,
     Refusal::TokenInvalid,
     Refusal::TokenForAnotherRelay,
     Refusal::TokenForAnotherKey,

@@ -150,6 +150,24 @@ pub enum Event {
         #[n(0)]
         relay: RelayKey,
     },
+    /// Cells of cover that the relay sent did not arrive: somebody on the line takes them out, to
+    /// find the real ones. Not kept in the vault.
+    #[n(17)]
+    CoverMissing {
+        #[n(0)]
+        relay: RelayKey,
+        #[n(1)]
+        missing: u64,
+    },
+    /// Cells have left beside the schedule, because the application or its settings asked for it:
+    /// a watcher of the line saw that something was sent. Not kept in the vault.
+    #[n(18)]
+    OverSchedule {
+        #[n(0)]
+        relay: RelayKey,
+        #[n(1)]
+        cells: u64,
+    },
 }
 
 impl Event {
@@ -171,7 +189,10 @@ impl Event {
             | Self::ChannelStuck { channel, .. }
             | Self::OrphanWelcome { channel }
             | Self::Confirmed { channel } => Some(*channel),
-            Self::Connected { .. } | Self::Disconnected { .. } => None,
+            Self::Connected { .. }
+            | Self::Disconnected { .. }
+            | Self::CoverMissing { .. }
+            | Self::OverSchedule { .. } => None,
         }
     }
 }

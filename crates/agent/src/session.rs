@@ -150,6 +150,8 @@ impl Session {
             agent: step.identity.id(),
             proof: session.prove(step, &credential),
             credential,
+            // The body's wish, added where the line begins.
+            traffic: None,
         };
         step.out.frames.push((relay, ToRelay::Hello(hello)));
         session

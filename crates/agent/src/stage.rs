@@ -495,6 +495,7 @@ pub(crate) fn ready(now: Time, packages: usize, welcomes: usize, last_resort: bo
         key_packages: u32::try_from(packages).expect("a few"),
         welcomes: u32::try_from(welcomes).expect("a few"),
         last_resort,
+        traffic: None,
     })
 }
 

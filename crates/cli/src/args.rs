@@ -10,7 +10,8 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use skytale_sdk::{RelayAddr, check_agent_name};
+use skytale_relay::edge::terms::AtLeast;
+use skytale_sdk::{RelayAddr, Traffic, check_agent_name};
 use skytale_wire::{
     id::{AgentId, ChannelId, MessageId},
     name::ChannelName,
@@ -59,6 +60,20 @@ pub(crate) struct Everywhere {
     /// PEM file of a private certificate authority [env: SKYTALE_CA_FILE]
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) ca_file: Option<PathBuf>,
+
+    /// What a watcher of the line to the relay may see: padded, immediate, adaptive, constant, or
+    /// quiet, standard, swift, maximum [env: SKYTALE_TRAFFIC]
+    ///
+    /// Settings may follow, as in adaptive,rate=8,bulk=now (slots a second; large transfers at
+    /// once). Commands that stay, like `watch` and `read --follow`, use adaptive by themselves, the
+    /// others padded: a connection that lives for one command shows by itself that the agent does
+    /// something. Where another process of the agent holds the line, its own setting holds.
+    #[arg(long, value_name = "MODE", global = true, value_parser = Traffic::from_str)]
+    pub(crate) traffic: Option<Traffic>,
+
+    /// Whether the command stays, and so does its line
+    #[arg(skip)]
+    pub(crate) stays: bool,
 
     /// How long this command may wait, in seconds
     #[arg(long, value_name = "SECONDS", global = true, value_parser = seconds)]
@@ -224,6 +239,9 @@ pub(crate) struct Up {
     /// Let nobody join who has no account here
     #[arg(long)]
     pub(crate) no_guests: bool,
+    /// The least that every agent's line must hide: a mode or preset, as for --traffic
+    #[arg(long, value_name = "MODE", default_value = "padded", value_parser = at_least)]
+    pub(crate) traffic_at_least: AtLeast,
 }
 
 #[derive(Debug, Args)]
@@ -251,6 +269,9 @@ pub(crate) struct Relay {
     /// Let nobody join who has no account
     #[arg(long)]
     pub(crate) no_guests: bool,
+    /// The least that every agent's line must hide: a mode or preset, as for --traffic
+    #[arg(long, value_name = "MODE", default_value = "padded", value_parser = at_least)]
+    pub(crate) traffic_at_least: AtLeast,
 }
 
 #[derive(Debug, Args)]
@@ -303,6 +324,9 @@ pub(crate) struct Said {
 pub(crate) struct Send {
     #[command(flatten)]
     pub(crate) said: Said,
+    /// Do not wait for slots: whoever watches the line sees that something was sent
+    #[arg(long)]
+    pub(crate) now: bool,
 }
 
 #[derive(Debug, Args)]
@@ -470,6 +494,10 @@ fn agent_name(text: &str) -> Result<String, String> {
     check_agent_name(text)
         .map(|()| text.to_owned())
         .map_err(|error| error.to_string())
+}
+
+fn at_least(text: &str) -> Result<AtLeast, String> {
+    AtLeast::try_from(text.to_owned()).map_err(|bad| bad.to_string())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -148,6 +148,16 @@ fn settings(
             ),
         },
         Setting {
+            name: "traffic",
+            value: Some(config.traffic.to_string()),
+            origin: origin(
+                everywhere.traffic.is_some(),
+                &["SKYTALE_TRAFFIC"],
+                context.traffic.is_some(),
+                true,
+            ),
+        },
+        Setting {
             name: "vault_key",
             value: Some(if vault_given {
                 "(set, not shown)".to_owned()

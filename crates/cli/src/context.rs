@@ -12,7 +12,8 @@ use std::{
 
 use serde::Serialize;
 use skytale_sdk::{
-    Account, Agent, Channel, ChannelState, ChannelView, Config, Context, Flags, Timeouts,
+    Account, Agent, Channel, ChannelState, ChannelView, Config, Context, Flags, Mode, Timeouts,
+    Traffic,
 };
 use skytale_wire::http::Secret;
 
@@ -33,6 +34,12 @@ pub(crate) fn flags(everywhere: &Everywhere) -> Flags {
         api_url: everywhere.api_url.clone(),
         relay: everywhere.relay.clone(),
         ca_file: everywhere.ca_file.clone(),
+        traffic: everywhere.traffic,
+        traffic_otherwise: if everywhere.stays {
+            Traffic::default()
+        } else {
+            Mode::Padded.into()
+        },
         timeouts: timeouts(everywhere),
         ..Flags::default()
     }
@@ -244,6 +251,7 @@ fn add(name: &str, everywhere: &Everywhere, output: Output) -> Result<(), Failur
     context.relay = given.relay;
     context.ca_file = given.ca_file;
     context.data_dir = given.data_dir;
+    context.traffic = given.traffic;
     context.api_key =
         crate::secret::from_environment("SKYTALE_API_KEY")?.map(|key| Secret::new(key.to_string()));
     if context.api_url.is_none() && context.relay.is_none() {

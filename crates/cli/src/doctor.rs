@@ -2,7 +2,7 @@
 //! what every opening of an agent does.
 
 use serde::Serialize;
-use skytale_sdk::{Config, Error, LinkState, RelayStatus, Status};
+use skytale_sdk::{Config, Error, LinkState, RelayStatus, Status, Traffic};
 
 use crate::{
     args::Everywhere,
@@ -197,6 +197,7 @@ fn look_at_status(name: &str, status: &Status, checks: &mut Vec<Check>) {
     }
     for relay in &status.relays {
         checks.push(line(name, relay));
+        checks.extend(traffic(name, relay));
         checks.extend(clock(name, relay));
         checks.extend(key_packages(name, relay));
     }
@@ -235,6 +236,35 @@ fn line(agent: &str, relay: &RelayStatus) -> Check {
             format!("{START}; if it runs, let UDP through to its port"),
         ),
     }
+}
+
+/// What a watcher of the line may see, and whether somebody meddles with it.
+fn traffic(agent: &str, relay: &RelayStatus) -> Option<Check> {
+    let shapes = relay.shapes?;
+    let counters = relay.counters;
+    let name = format!("{agent}: traffic");
+    let (to_relay, to_agent) = (
+        Traffic::from(shapes.to_relay),
+        Traffic::from(shapes.to_agent),
+    );
+    let detail = format!(
+        "to the relay {to_relay}, from it {to_agent}; cells sent {} real, {} cover, {} over the schedule; received {} real, {} cover, {} missing",
+        counters.sent.real,
+        counters.sent.cover,
+        counters.over,
+        counters.received.real,
+        counters.received.cover,
+        counters.missing,
+    );
+    Some(if counters.missing == 0 {
+        Check::good(name, detail)
+    } else {
+        Check::bad(
+            name,
+            detail,
+            "somebody between here and the relay takes cells out: use another network, then `skytale doctor` again",
+        )
+    })
 }
 
 fn clock(agent: &str, relay: &RelayStatus) -> Option<Check> {
@@ -301,6 +331,8 @@ mod tests {
             api_url: None,
             relay: None,
             ca_file: None,
+            traffic: None,
+            stays: false,
             timeout: None,
             json: false,
             quiet: false,

@@ -157,10 +157,12 @@ fn exit_of_refusal(refusal: Refusal) -> Exit {
         | R::KeyPackageLimit
         | R::RateLimited
         | R::LimitReached
-        | R::TooLarge => Exit::Policy,
+        | R::TooLarge
+        | R::ShapeRequired => Exit::Policy,
         R::Malformed
         | R::VersionUnsupported
         | R::HelloExpected
+        | R::ShapeSenseless
         | R::ChannelExists
         | R::MemberAlready
         | R::StaleEpoch

@@ -9,7 +9,7 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    args::{Arguments, Command},
+    args::{Arguments, Command, Everywhere},
     channels::Change,
     exit::Failure,
     output::Output,
@@ -57,7 +57,13 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let everywhere = &arguments.everywhere;
+    let everywhere = &Everywhere {
+        stays: matches!(
+            &arguments.command,
+            Command::Watch(_) | Command::Read(args::Read { follow: true, .. })
+        ),
+        ..arguments.everywhere
+    };
     match arguments.command {
         Command::Up(wish) => up::run(wish, everywhere, output).await,
         Command::Api(wish) => servers::api(wish, everywhere, output).await,

@@ -85,7 +85,12 @@ pub(crate) async fn send(
     let draft = draft(&wish.said, output)?;
     let sent = context::as_agent(everywhere, async |agent| {
         let channel = context::channel(agent, wish.said.channel.as_ref()).await?;
-        match channel.send(draft).await {
+        let sent = if wish.now {
+            channel.send_now(draft).await
+        } else {
+            channel.send(draft).await
+        };
+        match sent {
             Ok(sent) => Ok((channel.id(), sent)),
             Err(Error::Timeout { queued: true, .. } | Error::Unreachable(_)) => Err(Failure::new(
                 Exit::Unreachable,
@@ -329,6 +334,8 @@ struct ShownEvent {
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cells: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     relay: Option<String>,
 }
 
@@ -404,6 +411,16 @@ impl ShownEvent {
                 relay: Some(relay.to_string()),
                 ..named("disconnected")
             },
+            Event::CoverMissing { relay, missing } => Self {
+                relay: Some(relay.to_string()),
+                missing: Some(*missing),
+                ..named("cover_missing")
+            },
+            Event::OverSchedule { relay, cells } => Self {
+                relay: Some(relay.to_string()),
+                cells: Some(*cells),
+                ..named("over_schedule")
+            },
         }
     }
 
@@ -415,6 +432,7 @@ impl ShownEvent {
             ("seq", self.seq.map(|seq| seq.to_string())),
             ("epoch", self.epoch.map(|epoch| epoch.to_string())),
             ("missing", self.missing.map(|count| count.to_string())),
+            ("cells", self.cells.map(|count| count.to_string())),
         ];
         let mut words = vec!["*".to_owned(), self.event.replace('_', " ")];
         for (name, value) in parts {

@@ -13,7 +13,10 @@ use serde::Serialize;
 use skytale_api::Server;
 use skytale_relay::{
     config::{Issuer, RelayConfig},
-    edge::quic::QuicError,
+    edge::{
+        quic::QuicError,
+        terms::{AtLeast, TrafficRules},
+    },
     run::{Relay, RelayError},
 };
 use skytale_sdk::Config;
@@ -97,6 +100,7 @@ pub(crate) async fn relay(
         quic_addr: wish.relay_addr,
         health_addr: wish.health_addr,
         guests: !wish.no_guests,
+        traffic: traffic(wish.traffic_at_least),
         ..RelayConfig::new(&dir, vec![issuer])
     })
     .await?;
@@ -114,6 +118,14 @@ pub(crate) async fn relay(
         )
     })?;
     serve(&mut parts, output).await
+}
+
+/// The operator's floor for every line.
+pub(crate) fn traffic(at_least: AtLeast) -> TrafficRules {
+    TrafficRules {
+        at_least,
+        ..TrafficRules::default()
+    }
 }
 
 /// `server` below the data directory, made on first use.

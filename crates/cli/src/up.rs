@@ -55,6 +55,7 @@ pub(crate) async fn run(
         quic_addr: up.relay_addr,
         health_addr: up.health_addr,
         guests: !up.no_guests,
+        traffic: servers::traffic(up.traffic_at_least),
         ..RelayConfig::new(&dir.join("relay"), vec![Issuer::Keys(api.public_keys())])
     })
     .await?;

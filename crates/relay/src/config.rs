@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use skytale_wire::token::PublicKeys;
 
-use crate::limits::Limits;
+use crate::{edge::terms::TrafficRules, limits::Limits};
 
 /// The relay's settings: the section `[relay]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -40,6 +40,8 @@ pub struct RelayConfig {
     pub strangers_max: usize,
     /// How long a connection may take to shake hands, and then to say Hello.
     pub hello_ms_max: u64,
+    /// How lines are shaped at least.
+    pub traffic: TrafficRules,
     /// What agents may ask for.
     pub limits: Limits,
 }
@@ -95,7 +97,7 @@ impl RelayConfig {
         {
             "limits of zero would refuse everything"
         } else {
-            return Ok(());
+            return self.traffic.check();
         };
         Err(BadConfig(wrong))
     }
@@ -120,6 +122,7 @@ impl Default for RelayConfig {
             connections_per_ip_max: 64,
             strangers_max: 1_024,
             hello_ms_max: 5_000,
+            traffic: TrafficRules::default(),
             limits: Limits::default(),
         }
     }
@@ -178,6 +181,8 @@ mod tests {
     #[test]
     fn an_unknown_setting_is_refused() {
         assert!(parse(r#"{"guests":false,"limits":{"subscriptions_max":3}}"#).is_ok());
+        assert!(parse(r#"{"traffic":{"at_least":"maximum"}}"#).is_ok());
+        assert!(parse(r#"{"traffic":{"at_least":"most"}}"#).is_err());
         assert!(parse(r#"{"guest":false}"#).is_err());
         assert!(parse(r#"{"limits":{"subscription_max":3}}"#).is_err());
     }

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use skytale_wire::{
-    frame::{self, Closing, Nack, ToAgent, ToRelay},
+    frame::{self, Closing, Nack, ToAgent, ToRelay, Traffic},
     id::{AgentId, ChannelId, MessageId, Time},
     refusal::Refusal,
 };
@@ -25,12 +25,14 @@ mod clock;
 mod door;
 mod outbound;
 mod store;
+mod tally;
 #[cfg(test)]
 mod tests;
 
 pub use clock::Clock;
 pub use door::{Door, Link, Stopped};
 pub use outbound::{BYTES_MAX, FULL_BYTES, Outbound, Taken};
+pub use tally::{Tallied, Tally};
 
 use crate::{
     archive::{Archive, ArchiveError, ArchiveReader, Write},
@@ -60,6 +62,8 @@ pub struct Snapshot {
     pub unstored: usize,
     /// What the hub has counted.
     pub counters: Counters,
+    /// What the lines have carried.
+    pub tallied: Tallied,
 }
 
 /// Why a driver could not be started.
@@ -99,6 +103,7 @@ impl Driver {
             to_ask: VecDeque::new(),
             unstored: Unstored::default(),
             writable: true,
+            tally: Arc::clone(door.shared_tally()),
         };
         // Only the threads hold a sender: the reports end with them.
         drop(report);
@@ -149,12 +154,15 @@ struct Running<R> {
     unstored: Unstored,
     /// Whether the archive takes writes: not after a failure, until the heads are loaded again.
     writable: bool,
+    tally: Arc<Tally>,
 }
 
 /// A connection as the driver knows it.
 struct Connected {
     agent: AgentId,
     outbound: Arc<Outbound>,
+    /// Agreed at the door; Ready says it.
+    traffic: Option<Traffic>,
 }
 
 /// Writes on their way, with the bytes that they hold in memory.
@@ -256,9 +264,14 @@ impl<R: ArchiveReader> Running<R> {
                 conn,
                 presented,
                 outbound,
+                traffic,
             } => {
-                let agent = presented.agent;
-                self.connected.insert(conn, Connected { agent, outbound });
+                let connected = Connected {
+                    agent: presented.agent,
+                    outbound,
+                    traffic,
+                };
+                self.connected.insert(conn, connected);
                 self.handle(Input::Opened { conn, presented }, now);
             }
             Arrival::Frame { conn, frame, room } => {
@@ -394,7 +407,15 @@ impl<R: ArchiveReader> Running<R> {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Send { conn, lane, frame } => {
+            Output::Send {
+                conn,
+                lane,
+                mut frame,
+            } => {
+                if let ToAgent::Ready(ready) = &mut frame {
+                    let connected = self.connected.get(&conn);
+                    ready.traffic = connected.and_then(|connected| connected.traffic);
+                }
                 let bytes = frame::encode(&frame).into();
                 self.push(conn, lane, bytes);
             }
@@ -468,9 +489,19 @@ impl<R: ArchiveReader> Running<R> {
         }
     }
 
-    /// Forgets connections whose edge was cancelled before it could say so.
+    /// Forgets connections whose edge was cancelled before it could say so, and tells the hub of
+    /// those that are slow because their line is: they are still full, and they get on.
     fn sweep(&mut self) {
         let now = self.clock.now();
+        let getting_on: Vec<Conn> = self
+            .connected
+            .iter()
+            .filter(|(_, connected)| connected.outbound.got_on() && connected.outbound.is_full())
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in getting_on {
+            self.handle(Input::Full { conn }, now);
+        }
         let gone: Vec<Conn> = self
             .connected
             .iter()
@@ -494,6 +525,7 @@ impl<R: ArchiveReader> Running<R> {
             channels: self.hub.channels(),
             unstored: self.unstored.weights.len(),
             counters: self.hub.counters().clone(),
+            tallied: self.tally.look(),
         }
     }
 }

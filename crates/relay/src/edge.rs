@@ -2,3 +2,4 @@
 //! and enters through [`crate::driver::Door`]; the hub cannot tell them apart.
 
 pub mod quic;
+pub mod terms;

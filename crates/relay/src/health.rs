@@ -235,6 +235,41 @@ fn render(snapshot: &Snapshot, issuers: bool) -> String {
             "Reads asked of the archive.",
             counters.reads,
         ),
+        (
+            "skytale_relay_real_cells_total",
+            "Cells with frames sent to agents.",
+            snapshot.tallied.real,
+        ),
+        (
+            "skytale_relay_cover_cells_total",
+            "Cover sent to agents.",
+            snapshot.tallied.cover,
+        ),
+        (
+            "skytale_relay_cells_over_schedule_total",
+            "Cells sent beside a schedule, because the receiver allows it: a watcher of the line sees them.",
+            snapshot.tallied.over,
+        ),
+        (
+            "skytale_relay_slots_missed_total",
+            "Slots in which nothing was sent, because this machine was late or the agent did not read.",
+            snapshot.tallied.missed,
+        ),
+        (
+            "skytale_relay_cover_received_total",
+            "Cover of agents that arrived.",
+            snapshot.tallied.cover_received,
+        ),
+        (
+            "skytale_relay_cover_missing_total",
+            "Cover of agents that somebody took out on its way.",
+            snapshot.tallied.cover_missing,
+        ),
+        (
+            "skytale_relay_line_breaches_total",
+            "Lines that were closed because the agent broke their format.",
+            snapshot.tallied.breaches,
+        ),
     ] {
         page.counter(&Key::from_static_name(name), about, value);
     }

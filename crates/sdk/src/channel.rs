@@ -108,7 +108,7 @@ impl Channel {
             ttl_ms,
             addresses: options.addresses,
         };
-        let limit = self.inner.timeouts.change;
+        let limit = self.inner.timeouts.change + self.inner.slots_for_changes();
         match self
             .inner
             .command(command, "making the invite", limit)
@@ -132,10 +132,28 @@ impl Channel {
     /// Sends a message; done when the relay has stored it. After a timeout it is still in the
     /// vault and leaves with the next connection: sending it again would send it twice.
     pub async fn send(&self, what: impl IntoDraft) -> Result<Sent, Error> {
-        self.send_timeout(what, self.inner.timeouts.stored).await
+        let draft = what.into_draft();
+        let _sending = self.inner.sending(draft.payload.len());
+        let limit = self.inner.timeouts.stored + self.inner.slots_for_sending();
+        self.send_as(fresh_id(), draft, limit).await
     }
 
-    /// The same with another limit.
+    /// The same without waiting for slots where lines have them (see [`crate::Traffic`]): whoever
+    /// watches the line sees that something of this size left, and with it everything that was
+    /// waiting. It is counted, and told as [`crate::Event::OverSchedule`]. Where the mode or the
+    /// relay's operator does not allow it, or another process holds the line, the message waits
+    /// like the others.
+    pub async fn send_now(&self, what: impl IntoDraft) -> Result<Sent, Error> {
+        let draft = what.into_draft();
+        check_size(&draft)?;
+        let id = fresh_id();
+        self.inner.at_once(id).await?;
+        let _sending = self.inner.sending(draft.payload.len());
+        let limit = self.inner.timeouts.stored + self.inner.slots_for_sending();
+        self.send_as(id, draft, limit).await
+    }
+
+    /// As [`Self::send`], with another limit, to which nothing is added.
     pub async fn send_timeout(&self, what: impl IntoDraft, limit: Duration) -> Result<Sent, Error> {
         self.send_as(fresh_id(), what.into_draft(), limit).await
     }
@@ -173,8 +191,10 @@ impl Channel {
         let id = fresh_id();
         let question = Question::open(self.inner.dir(), &id)?;
         let asked = async {
-            self.send_as(id, what.into_draft(), self.inner.timeouts.stored.min(limit))
-                .await?;
+            let draft = what.into_draft();
+            let _sending = self.inner.sending(draft.payload.len());
+            let stored = self.inner.timeouts.stored + self.inner.slots_for_sending();
+            self.send_as(id, draft, stored.min(limit)).await?;
             self.reply_in_vault(id).await
         };
         let reply = timeout(limit, asked).await.map_err(|_| Error::Timeout {

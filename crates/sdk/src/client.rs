@@ -6,13 +6,13 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use skytale_agent::{
-    Answer, Command,
+    Answer, Command, Event,
     view::{self, ChannelState, ChannelView},
 };
 use skytale_wire::{
@@ -24,7 +24,7 @@ use skytale_wire::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{OnceCell, mpsc, oneshot, watch},
+    sync::{OnceCell, broadcast, mpsc, oneshot, watch},
     task::AbortHandle,
     time::{sleep, timeout},
 };
@@ -41,6 +41,7 @@ use crate::{
     shelf::Shelf,
     standing::Standing,
     threads::Threads,
+    traffic::{LineCounters, LineShapes, LineTally, Traffic},
     vault::{Vault, VaultKey},
     worker::{self, Ask, Start, WorkerView},
 };
@@ -190,7 +191,7 @@ impl Agent {
                 link.state == LinkState::Ready && standing.is_some_and(Standing::is_stocked)
             }))
         });
-        timeout(inner.timeouts.connect, stocked)
+        timeout(inner.timeouts.connect + inner.slots_for_changes(), stocked)
             .await
             .map_err(|_| {
                 Error::unreachable("the relay cannot be reached: `skytale doctor` says more")
@@ -203,6 +204,12 @@ impl Agent {
     pub async fn caught_up(&self) -> Result<(), Error> {
         self.online().await?;
         self.inner.caught_up(None).await
+    }
+
+    /// What this agent's lines have carried since it was opened, all together: cheap enough to be
+    /// asked many times a second. [`Agent::status`] has it for each relay.
+    pub fn line_counters(&self) -> LineCounters {
+        self.inner.tally.look()
     }
 
     /// The API server, for calls about the account.
@@ -218,7 +225,7 @@ impl Agent {
     }
 
     async fn enter(&self, command: Command, what: &'static str) -> Result<Channel, Error> {
-        let limit = self.inner.timeouts.change;
+        let limit = self.inner.timeouts.change + self.inner.slots_for_changes();
         match self.inner.command(command, what, limit).await? {
             Answer::Channel(id) => self.inner.channel(id).await,
             Answer::Done | Answer::Invite(_) | Answer::Stored(_) | Answer::Failed(_) => {
@@ -322,6 +329,13 @@ impl AgentBuilder {
         self
     }
 
+    /// How its lines are to look to whoever watches them: a mode, a preset or a shape of one's own.
+    #[must_use]
+    pub fn traffic(mut self, traffic: impl Into<Traffic>) -> Self {
+        self.flags.traffic = Some(traffic.into());
+        self
+    }
+
     /// How long calls wait.
     #[must_use]
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
@@ -355,12 +369,17 @@ impl AgentBuilder {
             })
             .transpose()?
             .map(Arc::new);
+        let (notices, _) = broadcast::channel(NOTICES_MAX);
+        let tally: Arc<LineTally> = Arc::default();
         let start = Start {
             vault: Arc::clone(&vault),
             label: self.name.clone(),
             home: config.relay.clone(),
             account: account.clone().filter(|account| account.has_key()),
             timeouts: config.timeouts,
+            traffic: config.traffic,
+            notices: notices.clone(),
+            tally: Arc::clone(&tally),
             runtime,
         };
         let threads = Threads::new(&start.runtime);
@@ -375,6 +394,10 @@ impl AgentBuilder {
             name: self.name,
             dir: vault.dir().to_owned(),
             timeouts: config.timeouts,
+            traffic: config.traffic,
+            tally,
+            sending: AtomicU64::new(0),
+            notices,
             account,
             home: OnceCell::new_with(config.relay),
             home_search: Mutex::new(None),
@@ -420,6 +443,10 @@ pub struct RelayStatus {
     pub key_packages: Option<u32>,
     /// How far its clock was ahead of ours.
     pub clock_ahead_ms: Option<i64>,
+    /// What holds for the present line; `None` before the relay has said so.
+    pub shapes: Option<LineShapes>,
+    /// What lines to it have carried since the agent was opened.
+    pub counters: LineCounters,
 }
 
 /// What every handle of an agent shares.
@@ -429,6 +456,11 @@ pub(crate) struct Inner {
     name: String,
     dir: PathBuf,
     pub(crate) timeouts: Timeouts,
+    traffic: Traffic,
+    tally: Arc<LineTally>,
+    /// Bytes of messages that somebody here waits for.
+    sending: AtomicU64,
+    notices: broadcast::Sender<Event>,
     account: Option<Arc<Account>>,
     home: OnceCell<RelayAddr>,
     home_search: Mutex<Option<AbortHandle>>,
@@ -458,6 +490,36 @@ impl Inner {
 
     pub(crate) fn news(&self) -> watch::Receiver<u64> {
         self.news.clone()
+    }
+
+    pub(crate) fn notices(&self) -> broadcast::Receiver<Event> {
+        self.notices.subscribe()
+    }
+
+    /// Counts a message of so many bytes among those that are waited for, until the guard is
+    /// dropped.
+    pub(crate) fn sending(&self, bytes: usize) -> Sending<'_> {
+        let bytes = bytes as u64 + MESSAGE_OVERHEAD;
+        self.sending.fetch_add(bytes, Ordering::Relaxed);
+        Sending { inner: self, bytes }
+    }
+
+    /// The slots that all which is being sent here needs.
+    pub(crate) fn slots_for_sending(&self) -> Duration {
+        let bytes = self.sending.load(Ordering::Relaxed);
+        self.tally.time_for(bytes, &self.traffic)
+    }
+
+    /// The slots that a change of a group needs, with what a fresh connection says first.
+    pub(crate) fn slots_for_changes(&self) -> Duration {
+        self.tally.time_for(CHANGE_BYTES, &self.traffic)
+    }
+
+    /// Lets a message leave without waiting for slots, if this process holds the line.
+    pub(crate) async fn at_once(&self, id: MessageId) -> Result<(), Error> {
+        self.check_process()?;
+        let told = self.asks.send(Ask::AtOnce(id)).await;
+        told.map_err(|_| Error::closed())
     }
 
     pub(crate) fn first_event(&self) -> i64 {
@@ -507,7 +569,8 @@ impl Inner {
 
     /// A command that is answered by [`Answer::Done`].
     pub(crate) async fn change(&self, command: Command, what: &'static str) -> Result<(), Error> {
-        match self.command(command, what, self.timeouts.change).await? {
+        let limit = self.timeouts.change + self.slots_for_changes();
+        match self.command(command, what, limit).await? {
             Answer::Done => Ok(()),
             Answer::Channel(_) | Answer::Invite(_) | Answer::Stored(_) | Answer::Failed(_) => {
                 Err(wrong_answer())
@@ -607,7 +670,7 @@ impl Inner {
                 })
             }))
         });
-        timeout(self.timeouts.change, level)
+        timeout(self.timeouts.change + self.slots_for_changes(), level)
             .await
             .map_err(|_| Error::Timeout {
                 what: "reading what the relay has",
@@ -624,6 +687,8 @@ impl Inner {
             status.address = link.address;
             status.state = Some(link.state);
             status.trouble = link.trouble;
+            status.shapes = link.shapes;
+            status.counters = link.counters;
             relays.insert(key, status);
         }
         let elsewhere = worker.held_by.is_some();
@@ -764,6 +829,18 @@ impl fmt::Debug for Inner {
     }
 }
 
+/// A message that somebody waits for.
+pub(crate) struct Sending<'a> {
+    inner: &'a Inner,
+    bytes: u64,
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.inner.sending.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 impl RelayStatus {
     fn unknown(key: RelayKey) -> Self {
         Self {
@@ -773,6 +850,8 @@ impl RelayStatus {
             trouble: None,
             key_packages: None,
             clock_ahead_ms: None,
+            shapes: None,
+            counters: LineCounters::default(),
         }
     }
 }
@@ -803,6 +882,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 const STATUS_MAX: Duration = Duration::from_secs(5);
 /// A link's state can change without news from the vault.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Events of lines that wait for a slow reader; older ones are dropped.
+const NOTICES_MAX: usize = 64;
+/// What MLS and envelope add to a message, and its answer.
+const MESSAGE_OVERHEAD: u64 = 1_024;
+/// About as much as an agent's first connection says: KeyPackages, a commit with its Welcome, and a
+/// GroupInfo for invites.
+const CHANGE_BYTES: u64 = 64 * 1_024;
 const HOME_PAUSE_MIN: Duration = Duration::from_secs(1);
 const HOME_PAUSE_MAX: Duration = Duration::from_mins(1);
 
@@ -818,6 +904,7 @@ mod tests {
             .config_dir(dir.join("config"))
             .vault_key(VaultKey::from_bytes([1; 32]))
             .relay(relay.parse().unwrap())
+            .traffic(skytale_shape::Mode::Padded)
             .timeouts(Timeouts {
                 change: Duration::from_millis(50),
                 ..Timeouts::default()

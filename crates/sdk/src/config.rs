@@ -17,7 +17,7 @@ use std::{
 use skytale_wire::{http::Secret, id::RelayKey};
 use zeroize::Zeroizing;
 
-use crate::{error::Error, vault::VaultKey};
+use crate::{error::Error, traffic::Traffic, vault::VaultKey};
 
 /// Everything that was decided when an agent was opened.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct Config {
     pub relay: Option<RelayAddr>,
     /// PEM file of an additional certificate authority for the API server.
     pub ca_file: Option<PathBuf>,
+    /// How lines to relays are to look to whoever watches them.
+    pub traffic: Traffic,
     /// How long calls wait.
     pub timeouts: Timeouts,
     /// A key that was handed in or found in the environment; otherwise the key file's is used.
@@ -54,13 +56,17 @@ pub struct Flags {
     pub api_key: Option<Secret>,
     pub relay: Option<RelayAddr>,
     pub ca_file: Option<PathBuf>,
+    pub traffic: Option<Traffic>,
+    /// What holds when no layer says anything of traffic.
+    pub traffic_otherwise: Traffic,
     pub timeouts: Timeouts,
     pub vault_key: Option<VaultKey>,
     /// Used when neither a key is handed in nor one stands in the environment.
     pub passphrase: Option<Zeroizing<String>>,
 }
 
-/// How long calls wait before they answer [`Error::Timeout`].
+/// How long calls wait before they answer [`Error::Timeout`]. Where lines have slots, the time that
+/// those need is added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// For a connection to a relay.
@@ -163,6 +169,15 @@ impl Config {
                 .ca_file
                 .or_else(|| env.path("SKYTALE_CA_FILE"))
                 .or(context.ca_file),
+            traffic: match flags.traffic {
+                Some(traffic) => traffic,
+                None => env
+                    .text("SKYTALE_TRAFFIC")?
+                    .map(|text| text.parse())
+                    .transpose()?
+                    .or(context.traffic)
+                    .unwrap_or(flags.traffic_otherwise),
+            },
             timeouts: flags.timeouts,
             vault_key,
         };
@@ -265,6 +280,7 @@ pub struct Context {
     pub relay: Option<RelayAddr>,
     pub data_dir: Option<PathBuf>,
     pub ca_file: Option<PathBuf>,
+    pub traffic: Option<Traffic>,
 }
 
 impl Context {
@@ -362,6 +378,10 @@ impl Context {
                 .transpose()?,
             data_dir: values.remove("data_dir").map(PathBuf::from),
             ca_file: values.remove("ca_file").map(PathBuf::from),
+            traffic: values
+                .remove("traffic")
+                .map(|text| text.parse())
+                .transpose()?,
         })
     }
 
@@ -380,6 +400,7 @@ impl Context {
             ("relay", self.relay.as_ref().map(ToString::to_string)),
             ("data_dir", path(&self.data_dir)?),
             ("ca_file", path(&self.ca_file)?),
+            ("traffic", self.traffic.map(|traffic| traffic.to_string())),
         ];
         let mut text = Zeroizing::new(String::new());
         let mut line = |key: &str, value: &str| {
@@ -480,7 +501,9 @@ const AGENT_NAME_BYTES_MAX: usize = 64;
 const DATA_BELOW_HOME: &str = ".local/share/skytale";
 const CHOSEN_FILE: &str = "context";
 const DEFAULT_CONTEXT: &str = "local";
-const KEYS: [&str; 5] = ["api_url", "api_key", "relay", "data_dir", "ca_file"];
+const KEYS: [&str; 6] = [
+    "api_url", "api_key", "relay", "data_dir", "ca_file", "traffic",
+];
 
 #[cfg(test)]
 mod tests {
@@ -534,6 +557,37 @@ mod tests {
             config.data_dir,
             Path::new("/home/alice/.local/share/skytale")
         );
+    }
+
+    #[test]
+    fn traffic_is_adaptive_unless_a_layer_says_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = ("HOME", dir.path().to_str().unwrap());
+        let traffic = |flags: Flags, variables: &[(&str, &str)]| {
+            layered(flags, &[&[home], variables].concat()).map(|config| config.traffic.to_string())
+        };
+        let flag = |text: &str| Flags {
+            traffic: Some(text.parse().unwrap()),
+            ..Flags::default()
+        };
+        let once = || Flags {
+            traffic_otherwise: "padded".parse().unwrap(),
+            ..Flags::default()
+        };
+        let env = [("SKYTALE_TRAFFIC", "quiet")];
+
+        assert_eq!(traffic(Flags::default(), &[]).unwrap(), "adaptive");
+        assert_eq!(traffic(once(), &[]).unwrap(), "padded");
+        assert_eq!(traffic(once(), &env).unwrap(), "adaptive,rate=1");
+        assert_eq!(traffic(flag("constant"), &env).unwrap(), "constant");
+        assert!(traffic(Flags::default(), &[("SKYTALE_TRAFFIC", "loud")]).is_err());
+        let config_dir = dir.path().join(".config/skytale");
+        let context = Context {
+            traffic: Some("swift".parse().unwrap()),
+            ..Context::default()
+        };
+        context.write(&config_dir, "local").unwrap();
+        assert_eq!(traffic(once(), &[]).unwrap(), "adaptive,rate=16");
     }
 
     #[test]

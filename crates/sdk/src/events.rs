@@ -4,7 +4,10 @@ use std::{collections::VecDeque, sync::Arc};
 
 use skytale_agent::{Event, view};
 use skytale_wire::id::Time;
-use tokio::sync::watch;
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    watch,
+};
 
 use crate::{client::Inner, error::Error};
 
@@ -15,6 +18,8 @@ pub struct Events {
     news: watch::Receiver<u64>,
     after: i64,
     waiting: VecDeque<Event>,
+    /// Of lines that this process holds. More than a few dozen at once are not worth keeping.
+    notices: broadcast::Receiver<Event>,
 }
 
 impl Events {
@@ -22,6 +27,7 @@ impl Events {
         Self {
             news: inner.news(),
             after: inner.first_event(),
+            notices: inner.notices(),
             inner,
             waiting: VecDeque::new(),
         }
@@ -44,8 +50,22 @@ impl Events {
                 self.after = *row;
                 self.waiting
                     .extend(read.into_iter().map(|(_, _, event)| event));
-            } else if self.news.changed().await.is_err() {
-                return Ok(None);
+                continue;
+            }
+            tokio::select! {
+                changed = self.news.changed() => if changed.is_err() {
+                    return Ok(None);
+                },
+                notice = self.notices.recv() => match notice {
+                    Ok(event) => return Ok(Some(event)),
+                    Err(RecvError::Lagged(_)) => {}
+                    // The worker has ended, and says so itself.
+                    Err(RecvError::Closed) => {
+                        if self.news.changed().await.is_err() {
+                            return Ok(None);
+                        }
+                    }
+                },
             }
         }
     }

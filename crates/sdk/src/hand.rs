@@ -129,6 +129,8 @@ fn take(ask: Ask, body: &mut Body, commands: &mut Vec<(CommandId, Command)>) -> 
             body.start.home = Some(home);
             None
         }
+        // Only who holds the line can let a frame leave beside its schedule.
+        Ask::AtOnce(_) => None,
         Ask::Status(reply) => {
             let _ = reply.send(WorkerView {
                 held_by: Some(body.lock.holder().unwrap_or_default()),

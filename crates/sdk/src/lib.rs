@@ -41,6 +41,7 @@ mod question;
 mod shelf;
 mod standing;
 mod threads;
+mod traffic;
 mod vault;
 mod worker;
 
@@ -56,10 +57,12 @@ pub use skytale_agent::{
     Draft, Event,
     view::{ChannelState, ChannelView, Closed, MemberView},
 };
+pub use skytale_shape::{Bulk, Mode, Preset, Shape};
 pub use skytale_wire::{
     http::Secret,
     id::{AgentId, ChannelId, Epoch, MessageId, RelayKey, Seq, Time},
     name::ChannelName,
     refusal::Refusal,
 };
+pub use traffic::{DirectionCounters, LineCounters, LineShapes, Traffic};
 pub use vault::VaultKey;

@@ -1,7 +1,8 @@
 //! The line to one relay: connects, connects again, carries frames as padded cells.
 //!
-//! A link knows nothing of what frames mean, besides Ready (the second lane may be opened) and
-//! Closing (whether to come back). It reports to the worker through one bounded channel, and takes
+//! A link knows nothing of what frames mean, besides Hello (which carries the wish for how the line
+//! is shaped), Ready (which answers it; the second lane may be opened) and Closing (whether to come
+//! back). It reports to the worker through one bounded channel, and takes
 //! frames from it through another that belongs to one connection, so that nothing of an old
 //! connection ever leaks into a new one.
 //!
@@ -14,7 +15,8 @@
 //! A relay that was killed and is back cannot tell us that it has forgotten us. So a connection on
 //! which we are owed an answer is not trusted for long: another one is dialled beside it, and takes
 //! its place only when it is up while the old one stays silent. A line that is merely slow or loses
-//! a lot is kept.
+//! a lot is kept. Where the relay's cells come by a schedule, they and QUIC's own answers to ours are
+//! the sign of life: asking for more would show on the line that somebody waits.
 
 use std::{
     net::SocketAddr,
@@ -34,7 +36,8 @@ use iroh::{
 };
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use skytale_shape::{Incoming, Outgoing, bucket::MAX_CELL};
+use skytale_agent::Event;
+use skytale_shape::{Bulk, Incoming, Micros, Mode, Shape, Shaper, bucket::MAX_CELL};
 use skytale_wire::{
     frame::{self, ALPN, Ping, ToAgent, ToRelay},
     http::Secret,
@@ -43,14 +46,29 @@ use skytale_wire::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{Notify, mpsc, oneshot, watch},
-    task::JoinHandle,
+    sync::{Notify, broadcast, mpsc, watch},
+    task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use zeroize::Zeroizing;
 
-use crate::{account::Account, clock, config::Timeouts, error::Error};
+use crate::{
+    account::Account,
+    clock,
+    config::Timeouts,
+    error::Error,
+    traffic::{
+        DirectionCounters, LineCounters, LineShapes, LineTally, Tallies, Traffic, silence_max,
+    },
+};
+
+mod paced;
+
+use paced::Paced;
+
+/// A frame, and whether it may leave beside the schedule.
+pub(crate) type Parcel = (ToRelay, Bulk);
 
 /// Names one connection among all that this process has made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +95,7 @@ pub(crate) enum LineNews {
     Up {
         transport: TransportKey,
         token: Option<Secret>,
-        frames: mpsc::Sender<ToRelay>,
+        frames: mpsc::Sender<Parcel>,
     },
     Frame(ToAgent),
     /// A token to go on with.
@@ -106,6 +124,9 @@ pub(crate) struct LinkView {
     pub(crate) address: Option<String>,
     /// Why the last try or connection ended, or that the present one is silent.
     pub(crate) trouble: Option<String>,
+    /// What was agreed for the present connection.
+    pub(crate) shapes: Option<LineShapes>,
+    pub(crate) counters: LineCounters,
 }
 
 /// What every link of an agent needs.
@@ -114,7 +135,11 @@ pub(crate) struct LinkSetup {
     pub(crate) me: AgentId,
     pub(crate) account: Option<Arc<Account>>,
     pub(crate) timeouts: Timeouts,
+    pub(crate) traffic: Traffic,
     pub(crate) events: mpsc::Sender<LineEvent>,
+    /// What the application is told of lines.
+    pub(crate) notices: broadcast::Sender<Event>,
+    pub(crate) tally: Arc<LineTally>,
     pub(crate) runtime: Handle,
 }
 
@@ -123,6 +148,7 @@ pub(crate) struct LinkSetup {
 pub(crate) struct Link {
     addresses: watch::Sender<Vec<String>>,
     view: Arc<Mutex<LinkView>>,
+    tally: Arc<LineTally>,
     cancel: CancellationToken,
     /// A link that is let go without a word ends too.
     _on_drop: DropGuard,
@@ -136,14 +162,24 @@ impl Link {
             state: LinkState::Connecting,
             address: None,
             trouble: None,
+            shapes: None,
+            counters: LineCounters::default(),
         }));
+        let tallies = Tallies {
+            line: Arc::default(),
+            agent: Arc::clone(&setup.tally),
+        };
         let cancel = CancellationToken::new();
         let secret = SecretKey::generate();
         let transport = TransportKey(*secret.public().as_bytes());
         let mut rng = seeded();
+        let tally = Arc::clone(&tallies.line);
         let runner = Runner {
             relay,
             transport,
+            traffic: setup.traffic,
+            tallies,
+            notices: setup.notices.clone(),
             events: setup.events.clone(),
             addresses: addresses.clone(),
             view: Arc::clone(&view),
@@ -171,6 +207,7 @@ impl Link {
         Self {
             addresses: wanted,
             view,
+            tally,
             _on_drop: cancel.clone().drop_guard(),
             cancel,
             task,
@@ -187,7 +224,10 @@ impl Link {
     }
 
     pub(crate) fn view(&self) -> LinkView {
-        lock(&self.view).clone()
+        LinkView {
+            counters: self.tally.look(),
+            ..lock(&self.view).clone()
+        }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -217,6 +257,9 @@ impl Link {
 struct Runner {
     relay: RelayKey,
     transport: TransportKey,
+    traffic: Traffic,
+    tallies: Tallies,
+    notices: broadcast::Sender<Event>,
     events: mpsc::Sender<LineEvent>,
     addresses: watch::Receiver<Vec<String>>,
     view: Arc<Mutex<LinkView>>,
@@ -385,41 +428,58 @@ impl Runner {
             frames,
         };
         self.show(LinkState::Greeting, None);
-        let pulse = Pulse::default();
+        let pulse = Arc::new(Pulse::default());
+        let (agree, agreed) = watch::channel(None);
+        let ping = MessageId(self.rng.random());
         let reporter = Reporter {
             relay: self.relay,
             line,
             events: self.events.clone(),
             view: Arc::clone(&self.view),
-            ping: MessageId(self.rng.random()),
+            ping,
             pulse: &pulse,
+            traffic: self.traffic,
+            agree,
+            tallies: &self.tallies,
+            notices: &self.notices,
         };
         if reporter.tell(up).await.is_err() {
             return Ok(End::Done);
         }
-        let (let_in, ready) = oneshot::channel();
         let writer = Writer {
+            relay: self.relay,
             frames: from_worker,
-            ping: reporter.ping,
-            pulse: &pulse,
+            ping,
+            pulse: Arc::clone(&pulse),
+            traffic: self.traffic,
+            tallies: self.tallies.clone(),
+            notices: self.notices.clone(),
+            agreed: agreed.clone(),
         };
         let rng = ChaCha8Rng::from_rng(&mut self.rng);
         let lane_rng = ChaCha8Rng::from_rng(&mut self.rng);
+        // A task of its own, so that nothing that is read can hold up a slot. The set ends it.
+        let mut writing = JoinSet::new();
+        writing.spawn(writer.run(connection.clone(), send, rng));
         let watch = Watch {
             connection: &connection,
             pulse: &pulse,
             view: &self.view,
+            agreed: agreed.clone(),
         };
         let end = tokio::select! {
-            end = writer.run(send, rng) => end,
-            end = reporter.read(recv, Some(let_in)) => end,
-            end = second_lane(&connection, ready, &reporter, lane_rng) => end,
+            Some(end) = writing.join_next() => {
+                end.unwrap_or_else(|_| End::Lost("the line's writer has ended".into()))
+            }
+            end = reporter.read(recv, Lane::First) => end,
+            end = second_lane(&connection, agreed, &reporter, lane_rng) => end,
             end = self.purse.renew(&reporter) => end,
             fresh = watch.until_forgotten(&mut self.dialer, &mut self.patience) => {
                 End::Superseded(fresh)
             }
             () = after(cancel) => End::Done,
         };
+        drop(writing);
         connection.close(VarInt::from_u32(0), b"");
         // The worker must hear of the end before it hears of the next beginning.
         let _ = reporter.tell(LineNews::Down).await;
@@ -429,6 +489,7 @@ impl Runner {
     fn show(&self, state: LinkState, trouble: Option<String>) {
         let mut view = lock(&self.view);
         view.state = state;
+        view.shapes = None;
         if state != LinkState::Greeting {
             view.trouble = trouble;
         }
@@ -589,11 +650,26 @@ struct Pulse {
     ask: Notify,
 }
 
+impl Pulse {
+    fn used(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    fn wrote(&self) {
+        self.wrote.store(true, Ordering::Relaxed);
+    }
+
+    async fn asked(&self) {
+        self.ask.notified().await;
+    }
+}
+
 /// Finds out that a relay has forgotten a connection.
 struct Watch<'a> {
     connection: &'a Connection,
     pulse: &'a Pulse,
     view: &'a Mutex<LinkView>,
+    agreed: watch::Receiver<Option<LineShapes>>,
 }
 
 impl Watch<'_> {
@@ -611,9 +687,13 @@ impl Watch<'_> {
             };
             if let Some(fresh) = fresh {
                 // The same way has carried an answer to and fro: ours has some such times to come.
-                self.pulse.ask.notify_one();
+                let silence = self.silence();
+                if silence.is_none() {
+                    self.pulse.ask.notify_one();
+                }
                 let chance = fresh.rtt(PathId::ZERO).unwrap_or(LAST_CHANCE_MAX);
                 let chance = (chance * LAST_CHANCES).clamp(LAST_CHANCE_MIN, LAST_CHANCE_MAX);
+                let chance = chance + silence.unwrap_or_default();
                 if timeout(chance, self.until_heard_since(&before))
                     .await
                     .is_err()
@@ -656,6 +736,12 @@ impl Watch<'_> {
                 continue;
             }
             quiet += look;
+            if let Some(silence) = self.silence() {
+                if quiet >= silence + *patience {
+                    return;
+                }
+                continue;
+            }
             match &mut owed {
                 Some(since) => {
                     *since += look;
@@ -671,6 +757,14 @@ impl Watch<'_> {
                 None => {}
             }
         }
+    }
+
+    /// How long the relay may be silent on a line on which its cells come by a schedule. QUIC asks by
+    /// itself when nothing comes, so that is never much longer than its own pause.
+    fn silence(&self) -> Option<Duration> {
+        let shapes = *self.agreed.borrow();
+        let silence = silence_max(&shapes?.to_agent)?;
+        Some(silence.min(2 * KEEP_ALIVE))
     }
 
     async fn until_heard_since(&self, before: &FrameStats) {
@@ -695,6 +789,18 @@ struct Reporter<'a> {
     /// Names the Pings of the link itself; their Pongs are nobody else's business.
     ping: MessageId,
     pulse: &'a Pulse,
+    traffic: Traffic,
+    /// Told of the first Ready.
+    agree: watch::Sender<Option<LineShapes>>,
+    tallies: &'a Tallies,
+    notices: &'a broadcast::Sender<Event>,
+}
+
+/// Which stream of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    First,
+    Second,
 }
 
 /// The worker has ended.
@@ -711,9 +817,10 @@ impl Reporter<'_> {
         self.events.send(event).await.map_err(|_| Gone)
     }
 
-    /// Reads one stream until it ends. `let_in` is told of the first Ready.
-    async fn read(&self, mut stream: RecvStream, mut let_in: Option<oneshot::Sender<()>>) -> End {
+    /// Reads one stream until it ends.
+    async fn read(&self, mut stream: RecvStream, lane: Lane) -> End {
         let mut incoming = Incoming::new(MAX_CELL);
+        let mut heard = Heard::default();
         loop {
             let piece = match stream.read_chunk(READ_BYTES).await {
                 Ok(Some(piece)) => piece,
@@ -723,6 +830,7 @@ impl Reporter<'_> {
             if incoming.receive(&piece).is_err() {
                 return misbehaved();
             }
+            heard.bytes += piece.len() as u64;
             loop {
                 let frame = match incoming.next_frame() {
                     Ok(Some(bytes)) => frame::decode::<ToAgent>(bytes, frame::FRAME_BYTES_MAX),
@@ -736,15 +844,21 @@ impl Reporter<'_> {
                 match &frame {
                     ToAgent::Pong(pong) if pong.id == self.ping => continue,
                     ToAgent::Closing(closing) => last = Some((closing.refusal, closing.resume)),
-                    ToAgent::Ready(_) => {
+                    ToAgent::Ready(ready) => {
+                        if lane == Lane::First && self.agree.borrow().is_none() {
+                            let shapes = match self.traffic.agree(ready.traffic) {
+                                Ok(shapes) => shapes,
+                                Err(why) => return End::Lost(why.into()),
+                            };
+                            incoming.expect_shape(&shapes.to_agent);
+                            heard = Heard::new(&shapes.to_agent);
+                            self.tallies.agreed(&shapes);
+                            lock(&self.view).shapes = Some(shapes);
+                            self.agree.send_replace(Some(shapes));
+                        }
                         let mut view = lock(&self.view);
                         view.state = LinkState::Ready;
                         view.trouble = None;
-                        drop(view);
-                        if let Some(let_in) = let_in.take() {
-                            // The second lane is gone only if the connection is.
-                            let _ = let_in.send(());
-                        }
                     }
                     ToAgent::Created(_)
                     | ToAgent::Published(_)
@@ -769,97 +883,246 @@ impl Reporter<'_> {
                     return End::Closed { refusal, resume };
                 }
             }
+            let missing = heard.count(&incoming, self.tallies);
+            if missing > 0 {
+                tracing::warn!(relay = %self.relay.short(), missing, "somebody takes cover out of the line");
+                // Nobody may listen.
+                let _ = self.notices.send(Event::CoverMissing {
+                    relay: self.relay,
+                    missing,
+                });
+            }
         }
     }
 }
 
-/// Opens the lane for catching up once the relay has let us in, and reads it. Its end is not the
-/// connection's: then everything comes on the first lane.
+/// What of one stream has been counted.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Of all cells, where they have one.
+    cell: Option<u64>,
+    bytes: u64,
+    counted: DirectionCounters,
+    missing: u64,
+}
+
+impl Heard {
+    fn new(shape: &Shape) -> Self {
+        let cell = shape.mode().is_slotted().then(|| shape.cell() as u64);
+        Self {
+            cell,
+            ..Self::default()
+        }
+    }
+
+    /// Gives how many cells of cover are found missing.
+    fn count(&mut self, incoming: &Incoming, tallies: &Tallies) -> u64 {
+        let cover = incoming.cover();
+        let cells = self.cell.map_or(0, |cell| self.bytes / cell);
+        let cover_bytes = cover.received() * self.cell.unwrap_or(0);
+        let now = DirectionCounters {
+            real: cells.saturating_sub(cover.received()),
+            cover: cover.received(),
+            real_bytes: self.bytes.saturating_sub(cover_bytes),
+            cover_bytes,
+        };
+        // A cell of which a part has come counts as real until the rest tells: it is taken back
+        // from what is counted next.
+        let before = self.counted;
+        let more = DirectionCounters {
+            real: now.real.saturating_sub(before.real),
+            cover: now.cover - before.cover,
+            real_bytes: now.real_bytes.saturating_sub(before.real_bytes),
+            cover_bytes: now.cover_bytes - before.cover_bytes,
+        };
+        let missing = cover.missing() - self.missing;
+        tallies.received(&more, missing);
+        self.counted = DirectionCounters {
+            real: now.real.max(before.real),
+            real_bytes: now.real_bytes.max(before.real_bytes),
+            ..now
+        };
+        self.missing = cover.missing();
+        missing
+    }
+}
+
+/// Opens the lane for catching up once the relay has let us in, and reads it, unless the line has
+/// slots. Its end is not the connection's: then everything comes on the first lane.
 async fn second_lane(
     connection: &Connection,
-    ready: oneshot::Receiver<()>,
+    mut agreed: watch::Receiver<Option<LineShapes>>,
     reporter: &Reporter<'_>,
     rng: ChaCha8Rng,
 ) -> End {
-    if ready.await.is_err() {
+    if agreed_shapes(&mut agreed).await.is_slotted() {
         return std::future::pending().await;
     }
     let Ok((mut send, recv)) = connection.open_bi().await else {
         return std::future::pending().await;
     };
-    let mut outgoing = Outgoing::new(rng);
+    let mut shaper = padded(rng);
     let mut buffer = Vec::new();
     let hello = frame::encode(&ToRelay::Ping(Ping { id: reporter.ping }));
-    if outgoing.push(&hello).is_ok() {
-        outgoing.drain_into(&mut buffer);
+    if shaper.push(&hello, Bulk::Wait).is_ok() {
+        reporter
+            .tallies
+            .sent(&shaper.advance(Micros::new(0), &mut buffer));
     }
     if send.write_all(&buffer).await.is_err() {
         return std::future::pending().await;
     }
-    match reporter.read(recv, None).await {
+    match reporter.read(recv, Lane::Second).await {
         End::Lost(_) => std::future::pending().await,
         end @ (End::Done | End::Closed { .. } | End::Superseded(_)) => end,
     }
 }
 
 /// Writes what the worker hands over, and asks for an answer when one is wanted.
-struct Writer<'a> {
-    frames: mpsc::Receiver<ToRelay>,
+struct Writer {
+    relay: RelayKey,
+    frames: mpsc::Receiver<Parcel>,
     ping: MessageId,
-    pulse: &'a Pulse,
+    pulse: Arc<Pulse>,
+    traffic: Traffic,
+    tallies: Tallies,
+    notices: broadcast::Sender<Event>,
+    agreed: watch::Receiver<Option<LineShapes>>,
 }
 
-impl Writer<'_> {
-    /// Everything that waits goes into shared cells and one write. Ends well when the worker has
-    /// dropped its side and the relay has everything.
-    async fn run(mut self, mut stream: SendStream, rng: ChaCha8Rng) -> End {
-        let mut outgoing = Outgoing::new(rng);
-        let mut buffer = Vec::new();
-        let mut batch = Vec::new();
-        loop {
+impl Writer {
+    /// Greets, waits for what holds for the line, and goes on in that shape.
+    async fn run(
+        mut self,
+        connection: Connection,
+        mut stream: SendStream,
+        mut rng: ChaCha8Rng,
+    ) -> End {
+        let mut shaper = padded(ChaCha8Rng::from_rng(&mut rng));
+        let greeted = match self.frames.recv().await {
+            Some((mut frame, _)) => {
+                if let ToRelay::Hello(hello) = &mut frame {
+                    hello.traffic = Some(self.traffic.wish());
+                }
+                self.write_padded(&mut stream, &mut shaper, vec![(frame, Bulk::Wait)])
+                    .await
+            }
+            None => return finish(&mut stream).await,
+        };
+        if let Err(end) = greeted {
+            return end;
+        }
+        let mut early = Vec::new();
+        let shapes = loop {
             tokio::select! {
-                count = self.frames.recv_many(&mut batch, FRAMES_AT_ONCE) => {
-                    if count == 0 {
-                        if stream.finish().is_ok() {
-                            let _ = timeout(FLUSH_MAX, stream.stopped()).await;
-                        }
-                        return End::Done;
-                    }
-                    self.pulse.used.store(true, Ordering::Relaxed);
-                }
-                () = self.pulse.ask.notified() => {
-                    batch.push(ToRelay::Ping(Ping { id: self.ping }));
-                }
+                shapes = agreed_shapes(&mut self.agreed) => break shapes,
+                // Nothing is said before Ready; but the worker may end the line.
+                parcel = self.frames.recv(), if early.len() < FRAMES_AT_ONCE => match parcel {
+                    Some(parcel) => early.push(parcel),
+                    None => return finish(&mut stream).await,
+                },
             }
-            for frame in batch.drain(..) {
-                // May hold a token.
-                let bytes = Zeroizing::new(frame::encode(&frame));
-                if outgoing.push(&bytes).is_err() {
-                    outgoing.drain_into(&mut buffer);
-                    if outgoing.push(&bytes).is_err() {
-                        tracing::error!(len = bytes.len(), "a frame that fits no cell was made");
-                        return End::Lost("a frame was too large for the line".into());
-                    }
-                }
-                if outgoing.waiting() >= WRITE_BYTES {
-                    outgoing.drain_into(&mut buffer);
-                }
-                if buffer.len() >= WRITE_BYTES {
-                    if let Err(error) = stream.write_all(&buffer).await {
-                        return End::Lost(format!("the line broke: {error}"));
-                    }
-                    buffer.clear();
-                }
-            }
-            outgoing.drain_into(&mut buffer);
-            if let Err(error) = stream.write_all(&buffer).await {
-                return End::Lost(format!("the line broke: {error}"));
-            }
-            self.pulse.wrote.store(true, Ordering::Relaxed);
-            buffer.clear();
-            buffer.shrink_to(WRITE_BYTES);
+        };
+        if shapes.to_relay.mode() == Mode::Padded {
+            self.run_padded(stream, shaper, early).await
+        } else {
+            Paced::new(self, connection, stream, &shapes, rng)
+                .run(early)
+                .await
         }
     }
+
+    /// Everything that waits goes into shared cells and one write. Ends well when the worker has
+    /// dropped its side and the relay has everything.
+    async fn run_padded(
+        mut self,
+        mut stream: SendStream,
+        mut shaper: Shaper,
+        early: Vec<Parcel>,
+    ) -> End {
+        let mut batch = early;
+        loop {
+            if batch.is_empty() {
+                tokio::select! {
+                    count = self.frames.recv_many(&mut batch, FRAMES_AT_ONCE) => {
+                        if count == 0 {
+                            return finish(&mut stream).await;
+                        }
+                        self.pulse.used();
+                    }
+                    () = self.pulse.asked() => {
+                        batch.push((ToRelay::Ping(Ping { id: self.ping }), Bulk::Wait));
+                    }
+                }
+            }
+            let batch = std::mem::take(&mut batch);
+            if let Err(end) = self.write_padded(&mut stream, &mut shaper, batch).await {
+                return end;
+            }
+        }
+    }
+
+    async fn write_padded(
+        &self,
+        stream: &mut SendStream,
+        shaper: &mut Shaper,
+        batch: Vec<Parcel>,
+    ) -> Result<(), End> {
+        let mut buffer = Vec::new();
+        // A padded line has no use for the time.
+        let drain = |shaper: &mut Shaper, buffer: &mut Vec<u8>| {
+            let passed = shaper.advance(Micros::new(0), buffer);
+            self.tallies.sent(&passed);
+        };
+        let broke = |error| End::Lost(format!("the line broke: {error}"));
+        for (frame, _) in batch {
+            // May hold a token.
+            let bytes = Zeroizing::new(frame::encode(&frame));
+            if shaper.push(&bytes, Bulk::Wait).is_err() {
+                drain(shaper, &mut buffer);
+                if shaper.push(&bytes, Bulk::Wait).is_err() {
+                    tracing::error!(len = bytes.len(), "a frame that fits no cell was made");
+                    return Err(End::Lost("a frame was too large for the line".into()));
+                }
+            }
+            if shaper.waiting() >= WRITE_BYTES {
+                drain(shaper, &mut buffer);
+            }
+            if buffer.len() >= WRITE_BYTES {
+                stream.write_all(&buffer).await.map_err(broke)?;
+                buffer.clear();
+            }
+        }
+        drain(shaper, &mut buffer);
+        stream.write_all(&buffer).await.map_err(broke)?;
+        self.pulse.wrote();
+        Ok(())
+    }
+}
+
+/// Until Ready has said what holds for the line.
+async fn agreed_shapes(agreed: &mut watch::Receiver<Option<LineShapes>>) -> LineShapes {
+    let shapes = agreed.wait_for(Option::is_some).await;
+    let shapes = shapes.ok().and_then(|shapes| *shapes);
+    match shapes {
+        Some(shapes) => shapes,
+        // The connection is at its end, and with it whoever waits here.
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells the relay that nothing more comes, and waits a moment for it to have everything.
+async fn finish(stream: &mut SendStream) -> End {
+    if stream.finish().is_ok() {
+        let _ = timeout(FLUSH_MAX, stream.stopped()).await;
+    }
+    End::Done
+}
+
+/// How every line begins, and some go on.
+fn padded(mut rng: ChaCha8Rng) -> Shaper {
+    let schedule = ChaCha8Rng::from_rng(&mut rng);
+    Shaper::new(Shape::new(Mode::Padded), schedule, rng, Micros::new(0))
 }
 
 /// Gives the writer time to finish after the link was retired.

@@ -118,6 +118,7 @@ mod tests {
             key_packages: 0,
             welcomes,
             last_resort: false,
+            traffic: None,
         })
     }
 

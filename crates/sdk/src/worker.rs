@@ -12,20 +12,23 @@
 //! | with one frame | the same; the relay delivers it again on the next line, after a pause |
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use rusqlite::{Connection, TransactionBehavior};
-use skytale_agent::{Agent, Answer, Command, CommandId, Failure, Input, Outputs, hands, view};
+use skytale_agent::{
+    Agent, Answer, Command, CommandId, Event, Failure, Input, Outputs, hands, view,
+};
+use skytale_shape::Bulk;
 use skytale_wire::{
     frame::{ToAgent, ToRelay},
-    id::{AgentId, RelayKey, Time, TransportKey},
+    id::{AgentId, MessageId, RelayKey, Time, TransportKey},
 };
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -36,9 +39,10 @@ use crate::{
     config::{RelayAddr, Timeouts},
     error::Error,
     hand,
-    link::{FRAMES_MAX, LineEvent, LineId, LineNews, Link, LinkSetup, LinkState, LinkView},
+    link::{FRAMES_MAX, LineEvent, LineId, LineNews, Link, LinkSetup, LinkState, LinkView, Parcel},
     standing::Standing,
     threads::Threads,
+    traffic::{LineTally, Traffic, silence_max},
     vault::{self, Held, LockFile, Vault},
 };
 
@@ -53,6 +57,8 @@ pub(crate) enum Ask {
     /// Where this account's channels are made; the line to it is kept open even without any, so
     /// that others find KeyPackages of ours and can add us.
     Home(RelayAddr),
+    /// This message, when it leaves, need not wait for slots. Said before the command that sends it.
+    AtOnce(MessageId),
     Status(oneshot::Sender<WorkerView>),
     /// Answered when everything is closed and the lock is free.
     Close(oneshot::Sender<()>),
@@ -79,6 +85,9 @@ pub(crate) struct Start {
     pub(crate) home: Option<RelayAddr>,
     pub(crate) account: Option<Arc<Account>>,
     pub(crate) timeouts: Timeouts,
+    pub(crate) traffic: Traffic,
+    pub(crate) notices: broadcast::Sender<Event>,
+    pub(crate) tally: Arc<LineTally>,
     /// Where links run.
     pub(crate) runtime: Handle,
 }
@@ -235,6 +244,8 @@ struct Mind {
     poll_hands_at: Time,
     checkpoint_due: bool,
     checkpoint_at: Time,
+    /// Messages that need not wait for slots, until the relay has them.
+    at_once: BTreeSet<MessageId>,
     /// So many of the next inputs get a step of their own, after one has failed.
     careful: usize,
 }
@@ -244,9 +255,9 @@ struct Line {
     id: LineId,
     standing: Standing,
     /// `None` once we have ended it.
-    frames: Option<mpsc::Sender<ToRelay>>,
+    frames: Option<mpsc::Sender<Parcel>>,
     /// What did not fit; while there is any, no commands are taken.
-    backlog: VecDeque<ToRelay>,
+    backlog: VecDeque<Parcel>,
 }
 
 /// One input, kept so that it can be run again by itself.
@@ -310,7 +321,10 @@ impl Mind {
             me: agent.id(),
             account: start.account.clone(),
             timeouts: start.timeouts,
+            traffic: start.traffic,
             events: tell,
+            notices: start.notices.clone(),
+            tally: Arc::clone(&start.tally),
             runtime: start.runtime.clone(),
         };
         let mut mind = Self {
@@ -329,6 +343,7 @@ impl Mind {
             // A mind that was killed may have left secrets in the log.
             checkpoint_due: true,
             checkpoint_at: Time(0),
+            at_once: BTreeSet::new(),
             careful: 0,
         };
         mind.take_answers_of_our_predecessor(body)?;
@@ -476,6 +491,11 @@ impl Mind {
                 self.home = Some(home);
                 self.follow_wishes();
             }
+            Ask::AtOnce(id) => {
+                if self.at_once.len() < AT_ONCE_MAX {
+                    self.at_once.insert(id);
+                }
+            }
             Ask::Status(reply) => {
                 let links = self
                     .links
@@ -493,7 +513,10 @@ impl Mind {
                     standings,
                 });
             }
-            Ask::Close(done) => *closing = Some((Some(done), clock::now().plus(FLUSH_MS_MAX))),
+            Ask::Close(done) => {
+                let until = clock::now().plus(self.flush_ms_max());
+                *closing = Some((Some(done), until));
+            }
         }
     }
 
@@ -628,10 +651,13 @@ impl Mind {
         tx.commit()?;
         drop(turn);
         for one in work {
-            if let Work::Frame { relay, frame } = one
-                && let Some(line) = self.lines.get_mut(relay)
-            {
-                line.standing.heard(frame);
+            if let Work::Frame { relay, frame } = one {
+                if let ToAgent::Published(published) = frame {
+                    self.at_once.remove(&published.id);
+                }
+                if let Some(line) = self.lines.get_mut(relay) {
+                    line.standing.heard(frame);
+                }
             }
         }
         self.let_out(outputs, body);
@@ -642,7 +668,12 @@ impl Mind {
         for (relay, frame) in outputs.frames {
             if let Some(line) = self.lines.get_mut(&relay) {
                 line.standing.said(&frame);
-                line.backlog.push_back(frame);
+                let at_once = matches!(
+                    &frame,
+                    ToRelay::Publish(publish) if self.at_once.contains(&publish.id)
+                );
+                let bulk = if at_once { Bulk::Now } else { Bulk::Wait };
+                line.backlog.push_back((frame, bulk));
             }
         }
         for (relay, line) in &mut self.lines {
@@ -808,6 +839,13 @@ impl Mind {
             && view::commits_wanted(&self.conn)? == 0)
     }
 
+    /// A slot each way may be as far off as the schedule's longest silence.
+    fn flush_ms_max(&self) -> u64 {
+        let silence = silence_max(&self.setup.traffic.shape()).unwrap_or_default();
+        let both = u64::try_from(2 * silence.as_millis()).unwrap_or(u64::MAX);
+        FLUSH_MS_MAX + both.min(FLUSH_SLOTS_MS_MAX)
+    }
+
     async fn close(mut self, stop: &CancellationToken) {
         // Without their senders the writers finish what they have.
         self.lines.clear();
@@ -898,5 +936,9 @@ const HANDS_POLL_MS: u64 = 20;
 const CHECKPOINT_EVERY_MS: u64 = 100;
 /// How long a close waits for what a connected relay has not confirmed.
 const FLUSH_MS_MAX: u64 = 2_000;
+/// How much longer, where cells leave by a schedule.
+const FLUSH_SLOTS_MS_MAX: u64 = 20_000;
+/// Messages that may be on their way without waiting for slots; further ones wait.
+const AT_ONCE_MAX: usize = 1_024;
 const REOPEN_TRIES: u32 = 50;
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);

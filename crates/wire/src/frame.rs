@@ -132,6 +132,45 @@ pub struct Hello {
     /// By the identity key, over [`statement::identity`].
     #[n(3)]
     pub proof: Signed,
+    /// How the line shall be shaped. Without a wish both directions stay padded, and whoever has
+    /// one says nothing more until Ready has answered it.
+    #[n(4)]
+    pub traffic: Option<Traffic>,
+}
+
+/// How both directions of a connection are shaped, from the first cell after Hello and after Ready
+/// on. Plain numbers, as they came: what they may be is `skytale-shape`'s business, and each end
+/// checks them at its door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Traffic {
+    /// From the agent to the relay.
+    #[n(0)]
+    pub to_relay: Line,
+    /// From the relay to the agent.
+    #[n(1)]
+    pub to_agent: Line,
+}
+
+/// How one direction is shaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Line {
+    /// 0 padded, 1 immediate, 2 adaptive, 3 constant: the higher, the stricter.
+    #[n(0)]
+    pub mode: u8,
+    /// The mean rate, in thousandths of a slot a second.
+    #[n(1)]
+    pub millislots: u32,
+    /// The length of every cell where there are slots, in bytes.
+    #[n(2)]
+    pub cell: u32,
+    /// Slots that a silence may bank for a burst.
+    #[n(3)]
+    pub bank: u32,
+    /// Whether a frame may leave beside the schedule.
+    #[n(4)]
+    pub bulk_now: bool,
 }
 
 /// What lets an agent in.
@@ -208,6 +247,9 @@ pub struct Ready {
     /// Whether it holds a last-resort KeyPackage.
     #[n(6)]
     pub last_resort: bool,
+    /// What holds for the line, when Hello had a wish: never less strict than that.
+    #[n(7)]
+    pub traffic: Option<Traffic>,
 }
 
 /// Registers a channel with its creator as the only member and admin, at epoch 0.

@@ -84,6 +84,8 @@ refusals! {
     2 VersionUnsupported "version_unsupported" FixRequest "the relay speaks another protocol version: update the older side";
     3 TooLarge "too_large" FixRequest "the request is larger than the relay's limit";
     4 HelloExpected "hello_expected" FixRequest "the first frame of a connection must be a Hello";
+    5 ShapeSenseless "shape_senseless" FixRequest "the line cannot be shaped as asked for: correct the mode, rate, cell or bank";
+    6 ShapeRequired "shape_required" FixRequest "this relay takes only lines that are shaped, and this agent asked for none: update it";
     10 TokenInvalid "token_invalid" GetPermission "the token is not valid here: get a new one with the API key";
     11 TokenExpired "token_expired" GetPermission "the token has expired: get a new one with the API key";
     12 TokenForAnotherRelay "token_for_another_relay" GetPermission "the token was issued for another relay";

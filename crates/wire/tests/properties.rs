@@ -22,10 +22,10 @@ use skytale_wire::{
     envelope::{Envelope, Grant, Kind, OpenInvite, Place, RosterChange},
     frame::{
         Ack, Closing, Commit, Create, Created, Credential, Deliver, FRAME_BYTES_MAX, GroupInfo,
-        GroupInfoWanted, GuestProof, Hello, JoinProof, KeyPackage, KeyPackagesKept, Leave,
+        GroupInfoWanted, GuestProof, Hello, JoinProof, KeyPackage, KeyPackagesKept, Leave, Line,
         Malformed, Nack, Ping, Pong, Pruned, Publish, Published, PutKeyPackages, Ready, Renew,
         Renewed, SealGroupInfo, Sealed, SealedKey, Seen, Subscribe, Subscribed, TakeGroupInfo,
-        TakeKeyPackage, TakeWelcome, ToAgent, ToRelay, WantGroupInfo, Welcome, WelcomeFor,
+        TakeKeyPackage, TakeWelcome, ToAgent, ToRelay, Traffic, WantGroupInfo, Welcome, WelcomeFor,
         Welcomed, decode, encode,
     },
     id::{
@@ -706,14 +706,22 @@ fn formats() -> impl Strategy<Value = Formats> {
 
 fn to_relay() -> impl Strategy<Value = ToRelay> {
     let requests = prop_oneof![
-        (any::<u16>(), agent(), credential(), signed()).prop_map(
-            |(version, agent, credential, proof)| ToRelay::Hello(Hello {
-                version,
-                agent,
-                credential,
-                proof
-            })
-        ),
+        (
+            any::<u16>(),
+            agent(),
+            credential(),
+            signed(),
+            option::of(traffic())
+        )
+            .prop_map(
+                |(version, agent, credential, proof, traffic)| ToRelay::Hello(Hello {
+                    version,
+                    agent,
+                    credential,
+                    proof,
+                    traffic,
+                })
+            ),
         (channel(), id()).prop_map(|(channel, id)| ToRelay::Create(Create { channel, id })),
         (channel(), id(), number(), blob(), any::<bool>()).prop_map(
             |(channel, id, epoch, body, resumes)| ToRelay::Publish(Publish {
@@ -789,15 +797,31 @@ fn to_relay() -> impl Strategy<Value = ToRelay> {
     prop_oneof![requests, rest]
 }
 
+fn traffic() -> impl Strategy<Value = Traffic> {
+    let line = || {
+        (any::<u8>(), any::<[u32; 3]>(), any::<bool>()).prop_map(
+            |(mode, [millislots, cell, bank], bulk_now)| Line {
+                mode,
+                millislots,
+                cell,
+                bank,
+                bulk_now,
+            },
+        )
+    };
+    (line(), line()).prop_map(|(to_relay, to_agent)| Traffic { to_relay, to_agent })
+}
+
 fn to_agent() -> impl Strategy<Value = ToAgent> {
     let ready = (
         any::<u16>(),
         (number(), number()),
         any::<[u32; 3]>(),
         any::<bool>(),
+        option::of(traffic()),
     );
     let answers = prop_oneof![
-        ready.prop_map(|(version, (now, expires), counts, last_resort)| {
+        ready.prop_map(|(version, (now, expires), counts, last_resort, traffic)| {
             let [body_bytes_max, key_packages, welcomes] = counts;
             ToAgent::Ready(Ready {
                 version,
@@ -807,6 +831,7 @@ fn to_agent() -> impl Strategy<Value = ToAgent> {
                 key_packages,
                 welcomes,
                 last_resort,
+                traffic,
             })
         }),
         (channel(), id()).prop_map(|(channel, id)| ToAgent::Created(Created { channel, id })),

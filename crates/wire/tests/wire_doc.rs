@@ -19,11 +19,11 @@ use skytale_wire::{
     frame::{
         ADDS_MAX, Ack, BODY_BYTES_MAX, Closing, Commit, Create, Created, Credential, Deliver,
         FRAME_BYTES_MAX, GroupInfo, GroupInfoWanted, GuestProof, Hello, INVITES_MAX, JoinProof,
-        KEY_PACKAGE_BYTES_MAX, KEY_PACKAGES_MAX, KeyPackage, KeyPackagesKept, Leave, Nack,
+        KEY_PACKAGE_BYTES_MAX, KEY_PACKAGES_MAX, KeyPackage, KeyPackagesKept, Leave, Line, Nack,
         PAYLOAD_BYTES_MAX, PROTOCOL, Ping, Pong, Pruned, Publish, Published, PutKeyPackages, Ready,
         Renew, Renewed, SealGroupInfo, Sealed, SealedKey, Seen, Subscribe, Subscribed,
-        TakeGroupInfo, TakeKeyPackage, TakeWelcome, ToAgent, ToRelay, WantGroupInfo, Welcome,
-        WelcomeFor, Welcomed, decode, encode,
+        TakeGroupInfo, TakeKeyPackage, TakeWelcome, ToAgent, ToRelay, Traffic, WantGroupInfo,
+        Welcome, WelcomeFor, Welcomed, decode, encode,
     },
     id::{
         AgentId, ChannelId, Digest, Epoch, Generation, InviteId, MessageId, RelayKey, Seq, Signed,
@@ -352,6 +352,7 @@ fn frames() -> Vec<(Frame, &'static str)> {
             version: PROTOCOL,
             agent: alice(),
             proof: signed(&statement::identity(&RELAY, &TRANSPORT, &credential.hash())),
+            traffic: matches!(credential, Credential::Member).then_some(WISH),
             credential,
         })
     };
@@ -496,6 +497,13 @@ fn frames() -> Vec<(Frame, &'static str)> {
                 key_packages: 30,
                 welcomes: 1,
                 last_resort: true,
+                traffic: Some(Traffic {
+                    to_relay: Line {
+                        mode: 3,
+                        ..WISH.to_relay
+                    },
+                    to_agent: WISH.to_agent,
+                }),
             }),
         ),
         down(
@@ -686,6 +694,22 @@ const CHANNEL: ChannelId = ChannelId([0xc0; 32]);
 const ID: MessageId = MessageId([0x1d; 16]);
 const HPKE: Digest = Digest([0x4e; 32]);
 const CONTEXT: Digest = Digest([0xcc; 32]);
+const WISH: Traffic = Traffic {
+    to_relay: Line {
+        mode: 2,
+        millislots: 4_000,
+        cell: 1_056,
+        bank: 8,
+        bulk_now: false,
+    },
+    to_agent: Line {
+        mode: 2,
+        millislots: 4_000,
+        cell: 1_056,
+        bank: 8,
+        bulk_now: true,
+    },
+};
 const NOW: Time = Time(1_800_000_000_000);
 const EXPIRES: Time = Time(1_800_003_600_000);
 /// Stands for a JWT of some 600 characters.

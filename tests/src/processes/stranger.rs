@@ -73,6 +73,7 @@ impl Stranger {
             agent,
             proof: Signed(self.identity.sign(&statement).to_bytes()),
             credential,
+            traffic: None,
         });
         self.say(&hello).await;
         let ready = self.hear().await;

@@ -123,6 +123,8 @@ impl Client {
             agent,
             proof: Signed(identity.sign(&said).to_bytes()),
             credential,
+            // Padded: what is measured is the relay, not a schedule.
+            traffic: None,
         };
         client.writer.say([&ToRelay::Hello(hello)]).await?;
         let answer = client.reader.next().await?;

@@ -14,7 +14,7 @@ use skytale_relay::{
     config::{Issuer, RelayConfig},
     run::Relay,
 };
-use skytale_sdk::{Agent, Channel, RelayAddr, Secret};
+use skytale_sdk::{Agent, Channel, Mode, RelayAddr, Secret};
 use skytale_wire::token::PublicKeys;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, Stdin},
@@ -199,7 +199,9 @@ pub(crate) async fn run(output: Output) -> Result<(), Failure> {
         } => {
             let mut builder = Agent::builder(&name)
                 .data_dir(dir.join("data"))
-                .config_dir(dir.join("config"));
+                .config_dir(dir.join("config"))
+                // What is measured is the program, not a schedule.
+                .traffic(Mode::Padded);
             if let Some(account) = account {
                 builder = builder
                     .relay(relay.parse::<RelayAddr>()?)

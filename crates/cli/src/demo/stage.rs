@@ -231,6 +231,8 @@ impl Stage {
             .env_clear()
             .env("SKYTALE_DATA_DIR", data)
             .env("SKYTALE_CONFIG_DIR", config)
+            // Shown in a minute, and on this machine alone.
+            .env("SKYTALE_TRAFFIC", "padded")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

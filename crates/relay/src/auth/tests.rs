@@ -56,6 +56,7 @@ fn hello(credential: Credential) -> Hello {
         agent: agent(),
         proof: Signed(identity().sign(&statement).to_bytes()),
         credential,
+        traffic: None,
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use skytale_wire::{
-    frame::{Closing, ToRelay},
+    frame::{Closing, ToRelay, Traffic},
     id::MessageId,
     refusal::Refusal,
 };
@@ -18,8 +18,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::{
     Snapshot,
     outbound::{Outbound, Taken},
+    tally::Tally,
 };
-use crate::hub::{Conn, Input, Lane, Presented, Right};
+use crate::{
+    edge::terms::Terms,
+    hub::{Conn, Input, Lane, Presented, Right},
+};
 
 /// The driver's entrance, for every edge alike.
 #[derive(Clone)]
@@ -27,6 +31,7 @@ pub struct Door {
     arrivals: mpsc::Sender<Arrival>,
     next_conn: Arc<AtomicU64>,
     room: Arc<Semaphore>,
+    tally: Arc<Tally>,
 }
 
 /// What comes in through the door.
@@ -35,6 +40,8 @@ pub(super) enum Arrival {
         conn: Conn,
         presented: Presented,
         outbound: Arc<Outbound>,
+        /// What Ready says of how the line is shaped.
+        traffic: Option<Traffic>,
     },
     /// A frame, with the room that it takes until it has been handled.
     Frame {
@@ -67,18 +74,20 @@ impl Door {
             arrivals,
             next_conn: Arc::new(AtomicU64::new(1)),
             room: Arc::new(Semaphore::new(ROOM_BYTES_MAX / ROOM_UNIT)),
+            tally: Arc::default(),
         };
         (door, receiver)
     }
 
-    /// Lets an agent in whose identity has been proved.
-    pub async fn enter(&self, presented: Presented) -> Result<Link, Stopped> {
+    /// Lets an agent in whose identity has been proved, on a line of these terms.
+    pub async fn enter(&self, presented: Presented, terms: &Terms) -> Result<Link, Stopped> {
         let conn = Conn(self.next_conn.fetch_add(1, Ordering::Relaxed));
-        let outbound = Arc::new(Outbound::default());
+        let outbound = Arc::new(Outbound::for_line(terms));
         self.send(Arrival::Opened {
             conn,
             presented,
             outbound: Arc::clone(&outbound),
+            traffic: terms.answer,
         })
         .await?;
         Ok(Link {
@@ -93,6 +102,15 @@ impl Door {
         let (answer, looked) = oneshot::channel();
         self.send(Arrival::Look(answer)).await?;
         looked.await.map_err(|_| Stopped)
+    }
+
+    /// What all lines have carried.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(super) fn shared_tally(&self) -> &Arc<Tally> {
+        &self.tally
     }
 
     pub(super) async fn stop(&self) -> Result<(), Stopped> {
@@ -165,11 +183,16 @@ impl Link {
 
     /// Says that there is room again. The queue may have filled up once more until the driver
     /// hears of it.
-    pub(super) async fn drained(&self) -> Result<(), Stopped> {
+    pub(crate) async fn drained(&self) -> Result<(), Stopped> {
         let conn = self.conn;
         self.door
             .send(Arrival::Input(Input::Drained { conn }))
             .await
+    }
+
+    /// What all lines have carried.
+    pub fn tally(&self) -> &Tally {
+        self.door.tally()
     }
 
     /// What waits to be written.

@@ -7,22 +7,27 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use skytale_wire::{frame::Closing, refusal::Refusal};
 use tokio::sync::Notify;
 
-use crate::hub::Lane;
+use crate::{edge::terms::Terms, hub::Lane};
 
 /// Encoded frames for one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbound {
     waiting: Mutex<Waiting>,
     live: Notify,
     catch_up: Notify,
     closing: Notify,
+    /// Something of it has left since the driver last asked.
+    got_on: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -31,10 +36,23 @@ struct Waiting {
     catch_up: VecDeque<Bytes>,
     bytes: usize,
     full: bool,
-    /// Whether catch-up has a stream of its own: until then it takes the live one.
-    two_lanes: bool,
+    full_bytes: usize,
+    lanes: Lanes,
     closing: Option<Closing>,
     abandoned: bool,
+}
+
+/// How the two lanes share the connection's streams.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Lanes {
+    /// One stream, in the order of arrival: for as long as the agent has opened no second one.
+    #[default]
+    Merged,
+    /// A stream each.
+    Split,
+    /// One stream with slots, on which what is new and what was asked for goes first: what is read
+    /// from the archive may fill it for minutes.
+    LiveFirst,
 }
 
 /// What became of a frame that was pushed.
@@ -62,6 +80,32 @@ pub enum Taken {
 }
 
 impl Outbound {
+    /// A queue that is full when the line needs some ten seconds for it.
+    pub fn for_line(terms: &Terms) -> Self {
+        let rate = terms.to_agent.bytes_per_second();
+        let full_bytes = rate.map_or(FULL_BYTES, |rate| {
+            let seconds = usize::try_from(rate * FULL_SECONDS).unwrap_or(FULL_BYTES);
+            seconds.clamp(FULL_BYTES_MIN, FULL_BYTES)
+        });
+        let lanes = if terms.is_slotted() {
+            Lanes::LiveFirst
+        } else {
+            Lanes::Merged
+        };
+        let waiting = Waiting {
+            full_bytes,
+            lanes,
+            ..Waiting::default()
+        };
+        Self {
+            waiting: Mutex::new(waiting),
+            live: Notify::new(),
+            catch_up: Notify::new(),
+            closing: Notify::new(),
+            got_on: AtomicBool::new(false),
+        }
+    }
+
     /// Waits for frames of a lane and appends them to `frames`: at least one, and then as many as
     /// stay below `bytes_max`.
     pub async fn take(&self, lane: Lane, frames: &mut Vec<Bytes>, bytes_max: usize) -> Taken {
@@ -81,7 +125,13 @@ impl Outbound {
 
     /// Gives catch-up its own lane from now on.
     pub fn split_lanes(&self) {
-        self.waiting().two_lanes = true;
+        self.waiting().lanes = Lanes::Split;
+    }
+
+    /// The writer of a line that is slow by agreement has written something: however long the rest
+    /// takes, the reader is not to blame.
+    pub fn note_progress(&self) {
+        self.got_on.store(true, Ordering::Relaxed);
     }
 
     /// Lets nothing more in and says this last. The first word counts.
@@ -126,17 +176,22 @@ impl Outbound {
             return Pushed::Overflows;
         }
         waiting.bytes = bytes;
-        let notify = match lane {
-            Lane::CatchUp if waiting.two_lanes => {
+        let notify = match (lane, waiting.lanes) {
+            (Lane::CatchUp, Lanes::Split) => {
                 waiting.catch_up.push_back(frame);
                 &self.catch_up
             }
-            Lane::CatchUp | Lane::Live => {
+            (Lane::CatchUp, Lanes::LiveFirst) => {
+                waiting.catch_up.push_back(frame);
+                &self.live
+            }
+            (Lane::CatchUp, Lanes::Merged) | (Lane::Live, _) => {
                 waiting.live.push_back(frame);
                 &self.live
             }
         };
-        let full = bytes > FULL_BYTES && !std::mem::replace(&mut waiting.full, bytes > FULL_BYTES);
+        let over = bytes > waiting.full_bytes;
+        let full = over && !std::mem::replace(&mut waiting.full, over);
         drop(waiting);
         notify.notify_one();
         if full { Pushed::Full } else { Pushed::Fits }
@@ -146,6 +201,11 @@ impl Outbound {
     /// it does.
     pub(super) fn is_full(&self) -> bool {
         self.waiting().full
+    }
+
+    /// Whether [`Self::note_progress`] was said since the last time that this was asked.
+    pub(super) fn got_on(&self) -> bool {
+        self.got_on.swap(false, Ordering::Relaxed)
     }
 
     /// Nobody will take anything any more, and nobody has said so.
@@ -162,9 +222,14 @@ impl Outbound {
         let from = frames.len();
         let mut size = 0;
         loop {
-            let queue = match lane {
-                Lane::Live => &mut waiting.live,
-                Lane::CatchUp => &mut waiting.catch_up,
+            let catch_up = match lane {
+                Lane::Live => waiting.lanes == Lanes::LiveFirst && waiting.live.is_empty(),
+                Lane::CatchUp => true,
+            };
+            let queue = if catch_up {
+                &mut waiting.catch_up
+            } else {
+                &mut waiting.live
             };
             let Some(next) = queue.front().map(Bytes::len) else {
                 break;
@@ -180,7 +245,7 @@ impl Outbound {
         }
         let taken: usize = frames[from..].iter().map(cost).sum();
         waiting.bytes = waiting.bytes.saturating_sub(taken);
-        let drained = waiting.full && waiting.bytes < FULL_BYTES / 2;
+        let drained = waiting.full && waiting.bytes < waiting.full_bytes / 2;
         if drained {
             waiting.full = false;
         }
@@ -198,14 +263,22 @@ fn cost(frame: &Bytes) -> usize {
     frame.len() + FRAME_COST
 }
 
-/// Above this nothing new is pushed.
+/// Above this nothing new is pushed, on a line without slots.
 pub const FULL_BYTES: usize = 1024 * 1024;
 /// Above this the connection is closed. Room for one largest frame of each lane over the rest.
 pub const BYTES_MAX: usize = 4 * 1024 * 1024;
 const FRAME_COST: usize = 64;
+/// What a line with slots carries in this time makes its queue full: what waits here is late by as
+/// much, and the archive has it anyway.
+const FULL_SECONDS: u64 = 12;
+/// But it takes some answers whatever the rate. A frame that is larger still goes in; it just makes
+/// the queue full.
+const FULL_BYTES_MIN: usize = 32 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use skytale_shape::Preset;
+
     use super::*;
 
     const SLOW: Closing = Closing {
@@ -213,13 +286,24 @@ mod tests {
         resume: true,
     };
 
+    fn unshaped() -> Outbound {
+        Outbound::for_line(&Terms::default())
+    }
+
+    fn shaped(preset: Preset) -> Outbound {
+        Outbound::for_line(&Terms {
+            to_agent: preset.shape(),
+            ..Terms::default()
+        })
+    }
+
     fn frame(len: usize) -> Bytes {
         vec![7; len].into()
     }
 
     #[tokio::test]
     async fn a_queue_is_full_once_and_drained_once() {
-        let outbound = Outbound::default();
+        let outbound = unshaped();
         let piece = FULL_BYTES / 4;
         let pushed: Vec<Pushed> = (0..6)
             .map(|_| outbound.push(Lane::Live, frame(piece)))
@@ -244,7 +328,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_takes_ends_in_closing() {
-        let outbound = Outbound::default();
+        let outbound = unshaped();
         let mut pushed = 0;
         while outbound.push(Lane::Live, frame(1000)) != Pushed::Overflows {
             pushed += 1;
@@ -262,7 +346,7 @@ mod tests {
 
     #[tokio::test]
     async fn catch_up_takes_the_live_lane_until_it_has_its_own() {
-        let outbound = Outbound::default();
+        let outbound = unshaped();
         outbound.push(Lane::CatchUp, frame(1));
         outbound.split_lanes();
         outbound.push(Lane::CatchUp, frame(2));
@@ -279,7 +363,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_word_comes_after_what_waits() {
-        let outbound = Outbound::default();
+        let outbound = unshaped();
         let closing = Closing {
             refusal: Refusal::ShuttingDown,
             resume: true,
@@ -292,5 +376,42 @@ mod tests {
         assert_eq!(outbound.close_reason(), Some(closing));
         let _ = outbound.take(Lane::Live, &mut frames, 100).await;
         assert!(frames.is_empty(), "a slow reader gets the reason at once");
+    }
+
+    #[tokio::test]
+    async fn a_slow_line_is_full_early_and_says_what_is_new_first() {
+        for (preset, full_at) in [(Preset::Quiet, 32 * 1024), (Preset::Standard, 50_000)] {
+            let outbound = shaped(preset);
+            let mut waiting = 0;
+            while outbound.push(Lane::CatchUp, frame(1_000)) != Pushed::Full {
+                waiting += 1_064;
+            }
+            assert!(
+                (full_at - 2_000..full_at + 2_000).contains(&waiting),
+                "{waiting}"
+            );
+        }
+
+        let outbound = shaped(Preset::Standard);
+        outbound.push(Lane::CatchUp, frame(300_000));
+        outbound.push(Lane::CatchUp, frame(2));
+        outbound.push(Lane::Live, frame(3));
+        let mut frames = Vec::new();
+        for _ in 0..3 {
+            outbound.take(Lane::Live, &mut frames, 0).await;
+        }
+        let lens: Vec<usize> = frames.iter().map(Bytes::len).collect();
+        assert_eq!(lens, [3, 300_000, 2]);
+    }
+
+    #[test]
+    fn progress_is_told_once() {
+        let outbound = shaped(Preset::Standard);
+        assert!(!outbound.got_on());
+
+        outbound.note_progress();
+
+        assert!(outbound.got_on());
+        assert!(!outbound.got_on());
     }
 }

@@ -14,6 +14,7 @@ use skytale_wire::{
 use super::*;
 use crate::{
     archive::{Written, fjall::FjallArchive, sqlite::SqliteArchive},
+    edge::terms::Terms,
     hub::{Presented, Right},
     limits::{Limits, Rate},
 };
@@ -56,7 +57,7 @@ impl Client {
             },
         };
         let mut client = Self {
-            link: door.enter(presented).await.unwrap(),
+            link: door.enter(presented, &Terms::default()).await.unwrap(),
             waiting: VecDeque::new(),
         };
         let ready = client.next().await;

@@ -5,6 +5,9 @@
 //! on it, carries what is read from the archive, at lower priority: until it is there, that goes by
 //! the first. 0-RTT is refused, because what comes in it can be replayed.
 //!
+//! Hello and Ready travel in padded cells. What a Hello wishes for the line, as far as the operator's
+//! rules let it, holds from then on ([`super::terms`]); a line with slots has one stream only.
+//!
 //! Who has not said Hello holds little: one small cell, a small window, one place among the
 //! strangers. Nothing here calls out: no relay servers, no address lookup, no port mapping.
 
@@ -25,7 +28,7 @@ use iroh::{
     },
 };
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
-use skytale_shape::{Breach, Incoming, Outgoing, bucket::MAX_CELL};
+use skytale_shape::{Breach, Bulk, Incoming, Micros, Mode, Shape, Shaper, bucket::MAX_CELL};
 use skytale_wire::{
     frame::{self, ALPN, Closing, FRAME_BYTES_MAX, Hello, Malformed, ToAgent, ToRelay},
     id::{RelayKey, TransportKey},
@@ -37,14 +40,19 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use super::terms::{Terms, TrafficRules};
 use crate::{
     auth::Gate,
     config::RelayConfig,
-    driver::{Door, Link},
+    driver::{Door, Link, Tally},
     hub::{Lane, Presented},
 };
+
+mod paced;
+
+use paced::Paced;
 
 /// The listening endpoint and the connections that came by it.
 pub struct QuicEdge {
@@ -93,6 +101,7 @@ impl QuicEdge {
             door,
             places: Places::new(config),
             hello_max: Duration::from_millis(config.hello_ms_max),
+            rules: config.traffic.clone(),
         });
         let listening = CancellationToken::new();
         let accepting = tokio::spawn(accept(endpoint.clone(), edge, listening.clone()));
@@ -148,6 +157,7 @@ struct Edge {
     door: Door,
     places: Places,
     hello_max: Duration,
+    rules: TrafficRules,
 }
 
 async fn accept(endpoint: Endpoint, edge: Arc<Edge>, listening: CancellationToken) {
@@ -159,7 +169,8 @@ async fn accept(endpoint: Endpoint, edge: Arc<Edge>, listening: CancellationToke
                 let Some(knock) = knock else { break };
                 if let Some((knock, place)) = edge.places.admit(knock) {
                     let edge = Arc::clone(&edge);
-                    connections.spawn(async move { edge.serve(knock, place).await });
+                    // Some 16 KiB, most of it masks and fill that are drawn ahead.
+                    connections.spawn(async move { Box::pin(edge.serve(knock, place)).await });
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -186,7 +197,7 @@ impl Edge {
     /// The whole life of a connection; gives back what the relay's last word was.
     async fn converse(&self, connection: &Connection, place: &mut Place) -> Option<Closing> {
         let greeting = timeout(self.hello_max, self.greet(connection)).await;
-        let (streams, presented) = match greeting {
+        let (streams, presented, terms) = match greeting {
             Ok(Ok(greeted)) => greeted,
             Ok(Err(Turned { streams, refusal })) => {
                 let closing = Closing {
@@ -208,26 +219,30 @@ impl Edge {
         place.no_stranger_any_more();
         connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
         let transport = presented.transport;
-        let Ok(link) = self.door.enter(presented.clone()).await else {
+        let Ok(link) = self.door.enter(presented.clone(), &terms).await else {
             return Some(Closing {
                 refusal: Refusal::ShuttingDown,
                 resume: true,
             });
         };
+        let link = Arc::new(link);
         let talk = Talk {
             edge: self,
             link: &link,
             presented: &presented,
             transport,
+            terms,
         };
         talk.run(connection, streams).await;
         let closing = link.outbound().close_reason();
-        link.leave().await;
+        if let Some(link) = Arc::into_inner(link) {
+            link.leave().await;
+        }
         closing
     }
 
     /// Reads the Hello and has it checked.
-    async fn greet(&self, connection: &Connection) -> Result<(Streams, Presented), Turned> {
+    async fn greet(&self, connection: &Connection) -> Result<(Streams, Presented, Terms), Turned> {
         let Ok((send, recv)) = connection.accept_bi().await else {
             return Err(Turned::away());
         };
@@ -242,10 +257,13 @@ impl Edge {
             Err(refusal) => return Err(streams.refused(refusal)),
         };
         let transport = TransportKey(*connection.remote_id().as_bytes());
-        match self.gate.check(transport, &hello).await {
-            Ok(presented) => {
+        let checked = self.gate.check(transport, &hello).await;
+        let terms = || self.rules.terms(hello.traffic.as_ref());
+        match checked.and_then(|presented| Ok((presented, terms()?))) {
+            Ok((presented, terms)) => {
                 streams.incoming.accept_up_to(MAX_CELL);
-                Ok((streams, presented))
+                streams.incoming.expect_shape(&terms.to_relay);
+                Ok((streams, presented, terms))
             }
             Err(refusal) => Err(streams.refused(refusal)),
         }
@@ -271,18 +289,18 @@ impl Turned {
 struct Streams {
     send: SendStream,
     recv: RecvStream,
-    outgoing: Outgoing,
+    /// Padded: a line of another shape gets a writer of its own once Ready is said.
+    outgoing: Shaper,
     incoming: Incoming,
 }
 
 impl Streams {
     fn new(send: SendStream, recv: RecvStream, cell_max: usize) -> Self {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).expect("the operating system gives randomness");
+        let padded = Shape::new(Mode::Padded);
         Self {
             send,
             recv,
-            outgoing: Outgoing::new(ChaCha8Rng::from_seed(seed)),
+            outgoing: Shaper::new(padded, fresh_rng(), fresh_rng(), Micros::new(0)),
             incoming: Incoming::new(cell_max),
         }
     }
@@ -332,6 +350,7 @@ impl Streams {
                 &mut self.outgoing,
                 &mut Vec::new(),
                 &[frame::encode(&ToAgent::Closing(closing.clone())).into()],
+                &Tally::default(),
             )
             .await?;
             self.send.finish().map_err(|_| LineLost)?;
@@ -345,9 +364,10 @@ impl Streams {
 /// A connection that is in.
 struct Talk<'a> {
     edge: &'a Edge,
-    link: &'a Link,
+    link: &'a Arc<Link>,
     presented: &'a Presented,
     transport: TransportKey,
+    terms: Terms,
 }
 
 /// The stream cannot be read or written any more.
@@ -357,13 +377,13 @@ impl Talk<'_> {
     /// Until the peer has gone, or has been told why it must go.
     async fn run(&self, connection: &Connection, live: Streams) {
         let Streams {
-            mut send,
+            send,
             mut recv,
-            mut outgoing,
+            outgoing,
             mut incoming,
         } = live;
         tokio::select! {
-            () = self.write_live(&mut send, &mut outgoing) => {}
+            () = self.write_live(connection, send, outgoing) => {}
             () = self.read(&mut recv, &mut incoming) => {}
             () = self.second_lane(connection) => {}
             () = self.hurry() => {}
@@ -371,18 +391,29 @@ impl Talk<'_> {
     }
 
     /// Ends when the last word has been written or the line is lost.
-    async fn write_live(&self, send: &mut SendStream, outgoing: &mut Outgoing) {
+    async fn write_live(
+        &self,
+        connection: &Connection,
+        mut send: SendStream,
+        mut outgoing: Shaper,
+    ) {
         let mut buffer = Vec::new();
         let mut frames = Vec::new();
+        // Ready has a cell of its own: what would share it would show in its size, and has another
+        // shape.
+        let mut at_once = 0;
         loop {
             frames.clear();
-            let Ok(last) = self.link.take(Lane::Live, &mut frames, WRITE_BYTES).await else {
+            let Ok(last) = self.link.take(Lane::Live, &mut frames, at_once).await else {
                 return;
             };
+            at_once = WRITE_BYTES;
             if let Some(closing) = &last {
                 frames.push(frame::encode(&ToAgent::Closing(closing.clone())).into());
             }
-            if write(send, outgoing, &mut buffer, &frames).await.is_err() {
+            let tally = self.link.tally();
+            let written = write(&mut send, &mut outgoing, &mut buffer, &frames, tally).await;
+            if written.is_err() {
                 return;
             }
             if last.is_some() {
@@ -392,13 +423,24 @@ impl Talk<'_> {
                 }
                 return;
             }
+            if self.terms.to_agent.mode() != Mode::Padded {
+                // The set ends the task with us.
+                let mut task = JoinSet::new();
+                let link = Arc::clone(self.link);
+                let paced = Paced::new(link, connection.clone(), send, self.terms.to_agent);
+                task.spawn(paced.run());
+                task.join_next().await;
+                return;
+            }
         }
     }
 
     /// Ends when the peer has gone. A peer that breaks the rules is told so by the writer, which
     /// then ends the connection.
     async fn read(&self, recv: &mut RecvStream, incoming: &mut Incoming) {
-        if let Err(refusal) = self.read_frames(recv, incoming).await {
+        let mut heard = Heard::default();
+        if let Err(refusal) = self.read_frames(recv, incoming, &mut heard).await {
+            self.link.tally().breach();
             self.link.close(refusal, false);
             std::future::pending::<()>().await;
         }
@@ -408,6 +450,7 @@ impl Talk<'_> {
         &self,
         recv: &mut RecvStream,
         incoming: &mut Incoming,
+        heard: &mut Heard,
     ) -> Result<(), Refusal> {
         loop {
             while let Some(bytes) = incoming.next_frame().map_err(|it| breach(&it))? {
@@ -418,6 +461,7 @@ impl Talk<'_> {
                     return std::future::pending().await;
                 }
             }
+            heard.count(incoming, self.link.tally());
             let Ok(Some(piece)) = recv.read_chunk(READ_BYTES).await else {
                 return Ok(());
             };
@@ -441,6 +485,9 @@ impl Talk<'_> {
     /// Waits for the second stream and serves it. More streams than that have no meaning and are
     /// closed as they come.
     async fn second_lane(&self, connection: &Connection) {
+        if self.terms.is_slotted() {
+            return drop_further_streams(connection).await;
+        }
         let Ok((send, recv)) = connection.accept_bi().await else {
             return;
         };
@@ -456,7 +503,7 @@ impl Talk<'_> {
     }
 
     /// Ends when the line is lost.
-    async fn write_catch_up(&self, send: &mut SendStream, outgoing: &mut Outgoing) {
+    async fn write_catch_up(&self, send: &mut SendStream, outgoing: &mut Shaper) {
         let mut buffer = Vec::new();
         let mut frames = Vec::new();
         loop {
@@ -467,7 +514,11 @@ impl Talk<'_> {
                 .await
             {
                 Ok(None) => {
-                    if write(send, outgoing, &mut buffer, &frames).await.is_err() {
+                    let tally = self.link.tally();
+                    if write(send, outgoing, &mut buffer, &frames, tally)
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -491,25 +542,58 @@ impl Talk<'_> {
     }
 }
 
+/// How much of an agent's cover has been counted.
+#[derive(Default)]
+struct Heard {
+    received: u64,
+    missing: u64,
+}
+
+impl Heard {
+    fn count(&mut self, incoming: &Incoming, tally: &Tally) {
+        let cover = incoming.cover();
+        let received = cover.received() - self.received;
+        let missing = cover.missing() - self.missing;
+        if missing > 0 {
+            warn!(missing, "somebody takes cover out of a line");
+        }
+        tally.cover(received, missing);
+        (self.received, self.missing) = (cover.received(), cover.missing());
+    }
+}
+
 /// Writes frames as cells, together as far as they go into one buffer.
 async fn write(
     send: &mut SendStream,
-    outgoing: &mut Outgoing,
+    outgoing: &mut Shaper,
     buffer: &mut Vec<u8>,
     frames: &[Bytes],
+    tally: &Tally,
 ) -> Result<(), LineLost> {
+    // A padded line has no use for the time.
+    let mut drain = |outgoing: &mut Shaper| {
+        let passed = outgoing.advance(Micros::new(0), buffer);
+        tally.sent(&passed);
+    };
     for frame in frames {
-        if outgoing.push(frame).is_err() {
-            outgoing.drain_into(buffer);
+        if outgoing.push(frame, Bulk::Wait).is_err() {
+            drain(outgoing);
             // An empty line takes any frame that an encoder of ours makes.
-            outgoing.push(frame).map_err(|_| LineLost)?;
+            outgoing.push(frame, Bulk::Wait).map_err(|_| LineLost)?;
         }
     }
-    outgoing.drain_into(buffer);
+    drain(outgoing);
     let written = send.write_all(buffer).await.map_err(|_| LineLost);
     buffer.clear();
     buffer.shrink_to(KEPT_BYTES);
     written
+}
+
+/// Seeded by the operating system, and shared with nothing.
+fn fresh_rng() -> ChaCha8Rng {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).expect("the operating system gives randomness");
+    ChaCha8Rng::from_seed(seed)
 }
 
 async fn drop_further_streams(connection: &Connection) {

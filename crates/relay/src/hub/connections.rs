@@ -171,6 +171,8 @@ impl Hub {
             key_packages: key_packages.count,
             welcomes,
             last_resort: key_packages.last_resort,
+            // The edge's business: the driver adds what was agreed at the door.
+            traffic: None,
         };
         send(conn, ToAgent::Ready(ready), out);
         if let Some(older) = self.lines.insert(agent, conn)
@@ -266,10 +268,12 @@ impl Hub {
         let Some(connection) = self.conns.get_mut(&conn) else {
             return;
         };
-        if connection.full_since.is_none() {
-            connection.full_since = Some(now);
-            let due = now.plus(self.config.limits.slow_reader_ms);
-            self.timers.insert((due, Timer::SlowReader(conn)));
+        // Said again, it means that the queue is still full and the reader gets on: patience begins
+        // anew.
+        let fresh = connection.full_since.replace(now).is_none();
+        let due = now.plus(self.config.limits.slow_reader_ms);
+        self.timers.insert((due, Timer::SlowReader(conn)));
+        if fresh {
             self.stop_live(conn);
         }
     }

@@ -2,9 +2,9 @@
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use iroh::EndpointAddr;
-use skytale_shape::pad::{Kind, seal_cell};
+use skytale_shape::pad::{Kind, seal_cell, seal_exact};
 use skytale_wire::{
-    frame::{Create, Credential, PROTOCOL, Ping, Publish, Subscribe, encode},
+    frame::{Create, Credential, Line, PROTOCOL, Ping, Pong, Publish, Subscribe, Traffic, encode},
     id::{AgentId, ChannelId, Epoch, MessageId, Seq, Signed, Time},
     statement,
     token::{AccountId, Claims, Grant, LIFETIME_MS_MAX, Scope, Signer, TokenId},
@@ -115,13 +115,50 @@ impl Client {
     }
 
     fn hello_with(&self, credential: Credential) -> ToRelay {
+        self.hello_wishing(credential, None)
+    }
+
+    fn hello_wishing(&self, credential: Credential, traffic: Option<Traffic>) -> ToRelay {
         let statement = statement::identity(&self.relay, &self.transport(), &credential.hash());
         ToRelay::Hello(Hello {
             version: PROTOCOL,
             agent: self.agent(),
             proof: Signed(self.identity.sign(&statement).to_bytes()),
             credential,
+            traffic,
         })
+    }
+
+    /// Says Hello with a wish for both directions; gives the answer to it.
+    async fn wish(&mut self, traffic: Traffic) -> ToAgent {
+        let token = Signer::from_seed(&ISSUER).unwrap().sign(&self.claims());
+        let hello = self.hello_wishing(Credential::Token(token), Some(traffic));
+        self.send(&[hello]).await;
+        self.next().await
+    }
+
+    /// The same, for what the relay is to grant; the line then has this shape.
+    async fn get_shaped(&mut self, shape: Shape) {
+        let ToAgent::Ready(ready) = self.wish(wish(&shape)).await else {
+            panic!("such lines are let in")
+        };
+        assert_eq!(ready.traffic, Some(wish(&shape)));
+        let (schedule, fill) = (ChaCha8Rng::seed_from_u64(5), ChaCha8Rng::seed_from_u64(6));
+        self.line.outgoing = Shaper::new(shape, schedule, fill, Micros::new(0));
+        self.line.incoming.expect_shape(&shape);
+    }
+
+    /// Lets the line's slots pass until everything is written: the relay does not ask how fast.
+    async fn send_in_slots(&mut self, frames: &[ToRelay]) {
+        let shaper = &mut self.line.outgoing;
+        let mut cells = Vec::new();
+        for frame in frames {
+            shaper.push(&encode(frame), Bulk::Wait).unwrap();
+        }
+        while shaper.waiting() > 0 {
+            shaper.advance(shaper.next_wake().unwrap(), &mut cells);
+        }
+        self.line.send.write_all(&cells).await.unwrap();
     }
 
     async fn get_ready(&mut self) {
@@ -157,19 +194,56 @@ async fn client_endpoint() -> Endpoint {
 
 async fn send_on(line: &mut Streams, frames: &[ToRelay]) {
     let frames: Vec<Bytes> = frames.iter().map(|frame| encode(frame).into()).collect();
-    let written = write(&mut line.send, &mut line.outgoing, &mut Vec::new(), &frames).await;
+    let tally = Tally::default();
+    let written = write(
+        &mut line.send,
+        &mut line.outgoing,
+        &mut Vec::new(),
+        &frames,
+        &tally,
+    )
+    .await;
     assert!(written.is_ok());
 }
 
 async fn next_on(line: &mut Streams) -> ToAgent {
-    loop {
-        if let Some(bytes) = line.incoming.next_frame().unwrap() {
-            return frame::decode(bytes, usize::MAX).unwrap();
+    let next = async {
+        loop {
+            if let Some(bytes) = line.incoming.next_frame().unwrap() {
+                return frame::decode(bytes, usize::MAX).unwrap();
+            }
+            let piece = line.recv.read_chunk(65_536).await.unwrap().unwrap();
+            line.incoming.receive(&piece).unwrap();
         }
-        let piece = timeout(PATIENCE, line.recv.read_chunk(65_536)).await;
-        let piece = piece.expect("a frame comes in time").unwrap().unwrap();
-        line.incoming.receive(&piece).unwrap();
+    };
+    // Not for each piece: cover comes whether anything is said or not.
+    timeout(PATIENCE, next)
+        .await
+        .expect("a frame comes in time")
+}
+
+fn wish(shape: &Shape) -> Traffic {
+    let line = Line {
+        mode: match shape.mode() {
+            Mode::Padded => 0,
+            Mode::Immediate => 1,
+            Mode::Adaptive => 2,
+            Mode::Constant => 3,
+        },
+        millislots: shape.millislots(),
+        cell: u32::try_from(shape.cell()).unwrap(),
+        bank: shape.bank(),
+        bulk_now: shape.bulk() == Bulk::Now,
+    };
+    Traffic {
+        to_relay: line,
+        to_agent: line,
     }
+}
+
+/// As fast as there is, so that tests need not wait.
+fn fast(mode: Mode) -> Shape {
+    Shape::new(mode).with_rate(32_000).unwrap()
 }
 
 fn id(number: u8) -> MessageId {
@@ -476,4 +550,144 @@ async fn a_restarted_relay_is_the_same_relay() {
 
     assert_eq!(again.key(), key);
     again.stop().await;
+}
+
+#[tokio::test]
+async fn on_a_line_with_slots_everything_comes_on_one_stream_in_cells_of_one_size() {
+    let house = House::open(|_| {}).await;
+    for mode in [Mode::Adaptive, Mode::Constant] {
+        let mut alice = house.connect().await;
+        alice.identity = SigningKey::from_bytes(&[mode as u8; 32]);
+        alice.get_shaped(fast(mode)).await;
+        let Ok((mut second, _recv)) = alice.connection.open_bi().await else {
+            panic!("a stream more does no harm")
+        };
+        second.write_all(b"whatever").await.unwrap();
+        let channel = ChannelId([mode as u8; 32]);
+        let create = ToRelay::Create(Create {
+            channel,
+            id: id(200),
+        });
+        let publish = ToRelay::Publish(Publish {
+            channel,
+            id: id(1),
+            epoch: Epoch(0),
+            body: vec![1; 3_000].into(),
+            resumes: true,
+        });
+
+        alice.send_in_slots(&[create, publish, ping(2)]).await;
+
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            // The line refuses every cell of another size.
+            answers.push(alice.next().await);
+        }
+        let got = |wanted: fn(&ToAgent) -> bool| answers.iter().any(wanted);
+        assert!(got(|it| matches!(it, ToAgent::Pong(_))), "{answers:?}");
+        assert!(got(|it| matches!(it, ToAgent::Published(_))), "{answers:?}");
+        let subscribe = ToRelay::Subscribe(Subscribe {
+            channel,
+            id: id(201),
+            after: Seq(0),
+        });
+        alice.send_in_slots(&[subscribe]).await;
+        let mut delivered = false;
+        while !delivered {
+            delivered = matches!(alice.next().await, ToAgent::Deliver(_));
+        }
+        assert_eq!(alice.line.incoming.cover().missing(), 0);
+    }
+    let metrics = house.get("/metrics").await;
+    assert!(
+        !metrics.contains("skytale_relay_real_cells_total 0\n"),
+        "{metrics}"
+    );
+    assert!(metrics.contains("skytale_relay_cells_over_schedule_total 0\n"));
+    house.relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_broken_cell_closes_a_line_with_slots_by_name() {
+    let house = House::open(|_| {}).await;
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    // Small cells, enough of them to make a large one, whose rest is then no cell's beginning.
+    let mut of_another_size = Vec::new();
+    for _ in 0..10 {
+        let whole = [0, 0, 0, 1, 7];
+        seal_cell(Kind::Frame, &whole, &mut rng, &mut of_another_size).unwrap();
+    }
+    let mut backwards = Vec::new();
+    for counter in [5_u64, 4] {
+        let cover = counter.to_be_bytes();
+        seal_exact(Kind::Cover, &cover, 1_056, &mut rng, &mut backwards).unwrap();
+    }
+    for garbage in [of_another_size, backwards, vec![0; 1_056]] {
+        let mut client = house.connect().await;
+        client.get_shaped(fast(Mode::Constant)).await;
+
+        client.line.send.write_all(&garbage).await.unwrap();
+
+        assert_eq!(client.refusal().await, Refusal::Malformed);
+    }
+    // Cover that was taken out is counted: it is not the agent who did it.
+    let mut client = house.connect().await;
+    client.get_shaped(fast(Mode::Constant)).await;
+    let mut later = Vec::new();
+    seal_exact(
+        Kind::Cover,
+        &9_u64.to_be_bytes(),
+        1_056,
+        &mut rng,
+        &mut later,
+    )
+    .unwrap();
+    client.line.send.write_all(&later).await.unwrap();
+    client.send_in_slots(&[ping(1)]).await;
+    assert_eq!(client.next().await, ToAgent::Pong(Pong { id: id(1) }));
+    let metrics = house.get("/metrics").await;
+    // Nine here, and five before the numbers went back.
+    assert!(
+        metrics.contains("skytale_relay_cover_missing_total 14\n"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("skytale_relay_line_breaches_total 3\n"),
+        "{metrics}"
+    );
+    house.relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_wish_that_makes_no_sense_is_refused_and_the_operators_rules_are_stricter() {
+    let strict = |config: &mut RelayConfig| {
+        config.traffic.at_least = "constant".to_owned().try_into().unwrap();
+        config.traffic.millislots_max = 20_000;
+    };
+    let house = House::open(strict).await;
+    let mut senseless = wish(&fast(Mode::Adaptive));
+    senseless.to_agent.cell = 7;
+    let mut client = house.connect().await;
+    let hello = client.hello_wishing(Credential::Member, Some(senseless));
+    client.send(&[hello]).await;
+    assert_eq!(client.refusal().await, Refusal::ShapeSenseless);
+
+    let mut silent = house.connect().await;
+    let hello = silent.hello(&silent.claims());
+    silent.send(&[hello]).await;
+    assert_eq!(silent.refusal().await, Refusal::ShapeRequired);
+
+    let mut client = house.connect().await;
+    let ToAgent::Ready(ready) = client.wish(wish(&fast(Mode::Padded))).await else {
+        panic!("a wish is answered")
+    };
+    let floor = Shape::new(Mode::Constant);
+    assert_eq!(ready.traffic, Some(wish(&floor)));
+    let mut faster = house.connect().await;
+    let ToAgent::Ready(ready) = faster.wish(wish(&fast(Mode::Constant))).await else {
+        panic!("a wish is answered")
+    };
+    let slowed = floor.with_rate(20_000).unwrap();
+    assert_eq!(ready.traffic, Some(wish(&slowed)));
+    house.relay.stop().await;
 }

@@ -119,6 +119,24 @@ fn a_slow_reader_falls_behind_catches_up_and_loses_nothing() {
     assert_eq!(house.closed[&conns[1]], (Refusal::SlowReader, true));
 }
 
+/// A line with slots may need minutes for its queue, by agreement.
+#[test]
+fn a_reader_that_gets_on_is_not_too_slow() {
+    let [alice, bob, ..] = people();
+    let (mut house, conns) = House::with_channel(&[&alice, &bob]);
+    house.subscribe(conns[1], Seq(1));
+    house.settle();
+
+    for _ in 0..5 {
+        house.handle(Input::Full { conn: conns[1] });
+        house.wait(limits().slow_reader_ms - 1);
+    }
+    assert!(house.closed.is_empty(), "full all the time, and getting on");
+
+    house.wait(1);
+    assert_eq!(house.closed[&conns[1]], (Refusal::SlowReader, true));
+}
+
 #[test]
 fn an_unreadable_archive_is_tried_again() {
     let [alice, bob, ..] = people();
