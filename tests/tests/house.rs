@@ -24,11 +24,19 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("skytale-shape", &[]),
     ("skytale-slim", &[]),
     ("skytale-agent", &["skytale-wire"]),
-    ("skytale-relay", &["skytale-wire", "skytale-shape"]),
+    (
+        "skytale-relay",
+        &["skytale-wire", "skytale-shape", "skytale-slim"],
+    ),
     ("skytale-api", &["skytale-wire"]),
     (
         "skytale-sdk",
-        &["skytale-agent", "skytale-wire", "skytale-shape"],
+        &[
+            "skytale-agent",
+            "skytale-wire",
+            "skytale-shape",
+            "skytale-slim",
+        ],
     ),
     (
         "skytale-cli",
@@ -38,6 +46,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "skytale-api",
             "skytale-wire",
             "skytale-shape",
+            "skytale-slim",
         ],
     ),
 ];
