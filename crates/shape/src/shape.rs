@@ -61,6 +61,21 @@ impl Mode {
         Self::ALL.into_iter().find(|mode| mode.name() == name)
     }
 
+    /// The number for it between two programs, as docs/wire.md has it.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Padded => 0,
+            Self::Immediate => 1,
+            Self::Adaptive => 2,
+            Self::Constant => 3,
+        }
+    }
+
+    /// The mode of that number.
+    pub fn numbered(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.number() == number)
+    }
+
     /// Whether frames wait for slots and all cells have one size.
     pub const fn is_slotted(self) -> bool {
         match self {
@@ -104,6 +119,28 @@ impl Shape {
             bank: 8,
             bulk: Bulk::Wait,
         }
+    }
+
+    /// From plain numbers, as a peer sends them: all are checked, also those that the mode does not
+    /// use.
+    pub fn from_numbers(
+        mode: u8,
+        millislots: u32,
+        cell: u32,
+        bank: u32,
+        bulk: Bulk,
+    ) -> Result<Self, BadShape> {
+        let known = Mode::numbered(mode).ok_or(BadShape::OutOfRange {
+            setting: "number of the mode",
+            given: u32::from(mode),
+            min: u32::from(Mode::Padded.number()),
+            max: u32::from(Mode::Constant.number()),
+        })?;
+        Self::new(known)
+            .with_rate(millislots)?
+            .with_cell(cell)?
+            .with_bank(bank)?
+            .with_bulk(bulk)
     }
 
     /// Sets the mean rate, in thousandths of a slot a second: from [`RATE_MIN`] to [`RATE_MAX`].
@@ -219,6 +256,22 @@ impl Shape {
         Duration::from_micros(micros)
     }
 
+    /// How long this direction may be silent by its own schedule; `None` where it has none.
+    pub fn silence_max(&self) -> Option<Duration> {
+        let intervals = match self.mode {
+            Mode::Padded | Mode::Immediate => return None,
+            Mode::Adaptive => self.bank().max(1) + 1,
+            Mode::Constant => 1,
+        };
+        Some(Duration::from_secs(1) * intervals * 1_000 / self.millislots)
+    }
+
+    /// Whether a frame of so many bytes would take so many slots that it may leave at once, where
+    /// [`Bulk::Now`] is allowed for what is large.
+    pub fn is_bulk(&self, bytes: usize) -> bool {
+        bytes > BULK_SLOTS * self.cell()
+    }
+
     /// Bytes of frames in a second when there is always something to say. Nothing limits the modes
     /// without slots.
     pub fn bytes_per_second(&self) -> Option<u64> {
@@ -329,6 +382,9 @@ pub const CELL_MAX: u32 = 1_150;
 /// The deepest bank.
 pub const BANK_MAX: u32 = 64;
 
+/// More slots than this make a transfer of a frame.
+const BULK_SLOTS: usize = 16;
+
 /// How often cover of each bucket is drawn, of 100, smallest bucket first: acknowledgements and
 /// receipts, then messages of a few hundred bytes to some KiB, then results of tools. This is the
 /// mix of the simulated agents (chat, tool calls, a group), not a measured one.
@@ -412,6 +468,34 @@ mod tests {
                 (rate, cell as usize, bank, Bulk::Now)
             );
         }
+    }
+
+    #[test]
+    fn numbers_of_a_peer_make_a_shape_or_are_refused() {
+        for mode in Mode::ALL {
+            let shape = Shape::from_numbers(mode.number(), 4_000, 1_056, 8, Bulk::Wait);
+            assert_eq!(shape, Ok(Shape::new(mode)));
+        }
+        for (mode, rate, cell, bank, bulk) in [
+            (4, 4_000, 1_056, 8, Bulk::Wait),
+            (255, 4_000, 1_056, 8, Bulk::Wait),
+            (2, 0, 1_056, 8, Bulk::Wait),
+            (2, u32::MAX, 1_056, 8, Bulk::Wait),
+            (0, 4_000, 65_536 + 1_056, 8, Bulk::Wait),
+            (0, 4_000, 1_056, 300, Bulk::Wait),
+            (3, 4_000, 1_056, 8, Bulk::Now),
+        ] {
+            assert!(Shape::from_numbers(mode, rate, cell, bank, bulk).is_err());
+        }
+    }
+
+    #[test]
+    fn silences_are_those_of_the_schedule() {
+        let ms = |mode| Shape::new(mode).silence_max().map(|it| it.as_millis());
+
+        assert_eq!(ms(Mode::Padded), None);
+        assert_eq!(ms(Mode::Constant), Some(250));
+        assert_eq!(ms(Mode::Adaptive), Some(2_250));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::ops::AddAssign;
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::Error;
-use crate::line::{MAX_WAITING, Outgoing};
+use crate::line::{MAX_FRAME, MAX_WAITING, Outgoing};
 use crate::schedule::{Micros, Schedule};
 use crate::shape::{Bulk, Mode, Shape};
 
@@ -92,6 +92,30 @@ impl Shaper {
     /// order or be given up.
     pub fn hold_at_most(&mut self, bytes: usize) {
         self.frames.hold_at_most(bytes);
+    }
+
+    /// For a driver that takes frames from a queue of its own as long as [`Self::wants_more`]: there
+    /// is then room for one of any size behind what may wait.
+    pub fn hold_what_is_wanted(&mut self) {
+        self.hold_at_most(MAX_FRAME + 2 * AHEAD_UNSLOTTED);
+    }
+
+    /// Whether less waits than the next few slots carry. What is taken later can still be overtaken
+    /// outside, or be given up.
+    pub fn wants_more(&self) -> bool {
+        let ahead = if self.shape.mode().is_slotted() {
+            self.shape.cell() * AHEAD_SLOTS
+        } else {
+            AHEAD_UNSLOTTED
+        };
+        self.frames.waiting() < ahead
+    }
+
+    /// How long the pieces are in which a driver writes what [`Self::advance`] has given, or `None`
+    /// for all of it in one: where cells have one size each is a datagram of its own, unless some
+    /// have left beside the schedule, which shows anyway.
+    pub fn piece(&self, passed: &Passed) -> Option<usize> {
+        (self.shape.mode().is_slotted() && passed.over == 0).then(|| self.shape.cell())
     }
 
     /// Lets a frame wait. Frames leave in the order in which they were pushed, so one that is
@@ -253,6 +277,11 @@ fn drain(frames: &mut Outgoing, out: &mut Vec<u8>) -> Passed {
 /// What waits for slots by default: some seconds at 4 a second. `push` answers `Full` beyond it, and
 /// the rest is kept by the caller.
 pub const SLOTTED_WAITING_MAX: usize = 16 * 1_024;
+
+/// Slots that [`Shaper::wants_more`] provides for before they come: half a burst's worth.
+const AHEAD_SLOTS: usize = 4;
+/// And what may wait where nothing limits a write.
+const AHEAD_UNSLOTTED: usize = 64 * 1_024;
 
 #[cfg(test)]
 mod tests;
