@@ -79,7 +79,7 @@ impl Name {
     }
 
     /// `None` without numbers to route on, or with a text beyond bounds.
-    pub(crate) fn from_two(name: two::Name) -> Option<Self> {
+    pub fn from_two(name: two::Name) -> Option<Self> {
         let encoded = name.name?;
         let id = encoded.name_id.map_or(u128::MAX, |id| {
             u128::from(id.id_0) << 64 | u128::from(id.id_1)
@@ -132,7 +132,8 @@ impl Name {
         }
     }
 
-    pub(crate) fn to_two(&self) -> two::Name {
+    /// As it stands in a message of the second generation.
+    pub fn to_two(&self) -> two::Name {
         let [component_0, component_1, component_2] = self.address.components.0;
         let id = match self.address.instance {
             Instance::Any => u128::MAX,

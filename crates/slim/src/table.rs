@@ -128,6 +128,12 @@ impl SubscriptionTable {
         held.is_some_and(|held| held.ids.contains_key(&address))
     }
 
+    /// What a link is subscribed to.
+    pub fn subscriptions(&self, link: LinkId) -> impl Iterator<Item = Address> {
+        let held = self.links.get(&link).into_iter();
+        held.flat_map(|held| held.ids.keys().copied())
+    }
+
     /// Names below which somebody is subscribed, and links that hold a subscription; for a gauge.
     pub fn counts(&self) -> (usize, usize) {
         (self.prefixes.len(), self.links.len())

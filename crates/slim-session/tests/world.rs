@@ -1,0 +1,642 @@
+//! Parties among themselves, over a node that knows nothing of sessions: what each rule of the
+//! dialogue means for those who take part. That stock clients agree is tested elsewhere, with
+//! stock clients.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failing one is a failing test"
+)]
+
+use std::collections::{BTreeSet, VecDeque};
+
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha20Rng;
+use skytale_slim::{Address, LinkId, MessageType, Name, Routed, SubscriptionId, SubscriptionTable};
+use skytale_slim_session::{
+    Ended, Event, Input, Message, Misuse, Output, Party, Reliability, SessionId, Settings,
+    SharedSecret, Time,
+};
+
+const SECRET: &str = "a secret shared by all who are tested here";
+const ALICE: usize = 0;
+const BOB: usize = 1;
+const CAROL: usize = 2;
+
+/// Whether a message is lost on its way to somebody.
+type Loss = Box<dyn FnMut(usize, &Routed) -> bool>;
+
+/// A node, some parties on it, and a clock that moves when nothing else does.
+struct World {
+    now: Time,
+    chance: ChaCha20Rng,
+    parties: Vec<Party>,
+    table: SubscriptionTable,
+    told: Vec<Vec<Event>>,
+    on_the_way: VecDeque<(usize, Routed)>,
+    loses: Loss,
+}
+
+impl World {
+    fn new(names: &[&str]) -> Self {
+        let mut chance = ChaCha20Rng::seed_from_u64(5);
+        let mut table = SubscriptionTable::default();
+        let parties: Vec<Party> = names
+            .iter()
+            .map(|name| {
+                let name = Name::parse(&format!("org/ns/{name}")).unwrap();
+                Party::new(&name, SharedSecret::new(SECRET).unwrap(), &mut chance)
+            })
+            .collect();
+        for (number, party) in parties.iter().enumerate() {
+            let address = party.name().address;
+            table
+                .subscribe(link(number), address, SubscriptionId(1))
+                .unwrap();
+        }
+        Self {
+            now: Time(1_800_000_000_000),
+            chance,
+            told: parties.iter().map(|_| Vec::new()).collect(),
+            parties,
+            table,
+            on_the_way: VecDeque::new(),
+            loses: Box::new(|_, _| false),
+        }
+    }
+
+    fn trio() -> Self {
+        Self::new(&["alice", "bob", "carol"])
+    }
+
+    fn address(&self, who: usize) -> Address {
+        self.parties[who].name().address
+    }
+
+    /// Somebody does something.
+    fn act<T>(
+        &mut self,
+        who: usize,
+        act: impl FnOnce(&mut Party, Time, &mut ChaCha20Rng, &mut Vec<Output>) -> T,
+    ) -> T {
+        let mut out = Vec::new();
+        let result = act(&mut self.parties[who], self.now, &mut self.chance, &mut out);
+        for output in out {
+            match output {
+                Output::Subscribe(name) => {
+                    let address = name.address;
+                    self.table
+                        .subscribe(link(who), address, SubscriptionId(1))
+                        .unwrap();
+                }
+                Output::Unsubscribe(name) => {
+                    self.table
+                        .unsubscribe(link(who), name.address, SubscriptionId(1));
+                }
+                Output::Send(routed) => {
+                    let mut to = Vec::new();
+                    let header = routed.header();
+                    let (destination, fanout) = (header.destination.address, header.fanout);
+                    self.table.route(link(who), destination, fanout, &mut to);
+                    for other in to {
+                        let other = usize::try_from(other.0).unwrap();
+                        if !(self.loses)(other, &routed) {
+                            self.on_the_way.push_back((other, routed.clone()));
+                        }
+                    }
+                }
+                Output::Tell(event) => self.told[who].push(event),
+            }
+        }
+        result
+    }
+
+    fn deliver_all(&mut self) {
+        while let Some((to, routed)) = self.on_the_way.pop_front() {
+            self.act(to, |party, now, chance, out| {
+                party.handle(Input::Received(&routed), now, chance, out);
+            });
+        }
+    }
+
+    /// Lets the world go on until something is true.
+    fn until(&mut self, what: &str, mut is: impl FnMut(&Self) -> bool) {
+        for _ in 0..10_000 {
+            self.deliver_all();
+            if is(self) {
+                return;
+            }
+            self.tick();
+        }
+        panic!("never {what}: {:#?}", self.told);
+    }
+
+    fn tick(&mut self) {
+        let at = self.parties.iter().filter_map(Party::wake_at).min();
+        self.now = at.unwrap().max(self.now);
+        for who in 0..self.parties.len() {
+            self.act(who, |party, now, chance, out| {
+                party.handle(Input::Woken, now, chance, out);
+            });
+        }
+    }
+
+    /// Lets time pass.
+    fn pass(&mut self, ms: u64) {
+        let end = Time(self.now.0 + ms);
+        loop {
+            self.deliver_all();
+            let at = self.parties.iter().filter_map(Party::wake_at).min();
+            if at.is_none_or(|at| at > end) {
+                self.now = end;
+                return;
+            }
+            self.tick();
+        }
+    }
+
+    fn publish(&mut self, who: usize, session: SessionId, text: &str) -> Result<u32, Misuse> {
+        let message = Message::new(text.to_owned());
+        self.act(who, |party, now, chance, out| {
+            party.publish(session, message, now, chance, out)
+        })
+    }
+
+    /// What somebody was told by others, as text, in the order in which it came.
+    fn heard(&self, who: usize) -> Vec<String> {
+        let received = self.told[who].iter().filter_map(|event| match event {
+            Event::Received(it) => Some(String::from_utf8(it.payload.to_vec()).unwrap()),
+            _ => None,
+        });
+        received.collect()
+    }
+
+    fn joined(&self, who: usize) -> usize {
+        let joined = self.told[who].iter();
+        joined
+            .filter(|event| matches!(event, Event::Joined { .. }))
+            .count()
+    }
+
+    fn ended(&self, who: usize) -> Option<Ended> {
+        self.told[who].iter().find_map(|event| match event {
+            Event::Ended { why, .. } => Some(*why),
+            _ => None,
+        })
+    }
+
+    /// Alice's pair with Bob.
+    fn pair(&mut self, settings: Settings) -> SessionId {
+        let bob = Name::parse("org/ns/bob").unwrap();
+        let session = self
+            .act(ALICE, |party, now, chance, out| {
+                party.open(bob, settings, now, chance, out)
+            })
+            .unwrap();
+        self.until("a pair", |world| world.added(ALICE) == 1);
+        session
+    }
+
+    /// Alice's group with all the others.
+    fn group(&mut self, settings: Settings) -> SessionId {
+        let name = Name::parse("org/ns/chan").unwrap();
+        let session = self
+            .act(ALICE, |party, now, chance, out| {
+                party.create(&name, settings, now, chance, out)
+            })
+            .unwrap();
+        for who in 1..self.parties.len() {
+            self.invite(session, who);
+        }
+        let all = self.parties.len() - 1;
+        self.until("a group", |world| world.added(ALICE) == all);
+        session
+    }
+
+    fn invite(&mut self, session: SessionId, who: usize) {
+        let [.., name] = self.parties[who].name().text.clone().unwrap();
+        let name = Name::parse(&format!("org/ns/{name}")).unwrap();
+        self.act(ALICE, |party, now, chance, out| {
+            party.invite(session, name, now, chance, out)
+        })
+        .unwrap();
+    }
+
+    fn added(&self, who: usize) -> usize {
+        let added = self.told[who].iter();
+        added
+            .filter(|event| matches!(event, Event::Added { .. }))
+            .count()
+    }
+}
+
+fn link(who: usize) -> LinkId {
+    LinkId(u64::try_from(who).unwrap())
+}
+
+fn clear() -> Settings {
+    Settings {
+        mls: false,
+        ..Settings::default()
+    }
+}
+
+fn message_of(routed: &Routed) -> MessageType {
+    routed.session().unwrap().message
+}
+
+#[test]
+fn two_speak_with_and_without_mls() {
+    for settings in [Settings::default(), clear()] {
+        let mut world = World::trio();
+        let session = world.pair(settings);
+        world.publish(ALICE, session, "hello bob").unwrap();
+        world.publish(BOB, session, "hello alice").unwrap();
+        world.until("both", |world| {
+            world.heard(BOB) == ["hello bob"] && world.heard(ALICE) == ["hello alice"]
+        });
+        assert_eq!(world.joined(CAROL), 0);
+    }
+}
+
+#[test]
+fn a_group_speaks_and_everybody_hears_everybody() {
+    for settings in [Settings::default(), clear()] {
+        let mut world = World::trio();
+        let session = world.group(settings);
+        for (who, name) in [(ALICE, "a"), (BOB, "b"), (CAROL, "c")] {
+            for round in 0..20 {
+                world
+                    .publish(who, session, &format!("{name}{round}"))
+                    .unwrap();
+            }
+        }
+        world.until("all", |world| {
+            (0..3).all(|who| world.heard(who).len() == 40)
+        });
+        // In the order of each sender.
+        for (who, other) in [(ALICE, "b"), (BOB, "c"), (CAROL, "a")] {
+            let heard = world.heard(who);
+            let heard: Vec<&String> = heard.iter().filter(|it| it.starts_with(other)).collect();
+            let said: Vec<String> = (0..20).map(|round| format!("{other}{round}")).collect();
+            assert_eq!(heard, said.iter().collect::<Vec<_>>());
+        }
+        world.until("all told", |world| {
+            (0..3).all(|who| {
+                let done = world.told[who].iter().filter(
+                    |event| matches!(event, Event::Delivered { missing, .. } if missing.is_empty()),
+                );
+                done.count() == 20
+            })
+        });
+    }
+}
+
+#[test]
+fn under_mls_a_node_sees_no_word() {
+    let mut world = World::trio();
+    let session = world.group(Settings::default());
+    world
+        .publish(ALICE, session, "a word that is secret")
+        .unwrap();
+    assert!(!world.on_the_way.is_empty());
+    for (_, routed) in &world.on_the_way {
+        let bytes = routed.original();
+        let needle = b"a word that is secret";
+        assert!(!bytes.windows(needle.len()).any(|part| part == needle));
+    }
+}
+
+#[test]
+fn who_was_removed_hears_nothing_more() {
+    for settings in [Settings::default(), clear()] {
+        let mut world = World::trio();
+        let session = world.group(settings);
+        let carol = Name::parse("org/ns/carol").unwrap();
+        world
+            .act(ALICE, |party, now, chance, out| {
+                party.remove(session, &carol, now, chance, out)
+            })
+            .unwrap();
+        world.until("carol is out", |world| {
+            world.ended(CAROL) == Some(Ended::Removed)
+        });
+        world.publish(ALICE, session, "to the rest").unwrap();
+        world.until("bob hears", |world| world.heard(BOB) == ["to the rest"]);
+        assert!(world.heard(CAROL).is_empty());
+        assert_eq!(
+            world.publish(CAROL, session, "still here"),
+            Err(Misuse::NoSuchSession)
+        );
+        // And may come again.
+        world.invite(session, CAROL);
+        world.until("carol is back", |world| world.joined(CAROL) == 2);
+        world.pass(3000);
+        world.publish(CAROL, session, "again").unwrap();
+        world.until("all hear carol", |world| {
+            world.heard(ALICE) == ["again"] && world.heard(BOB).len() == 2
+        });
+    }
+}
+
+#[test]
+fn who_leaves_is_out_and_the_rest_goes_on() {
+    for settings in [Settings::default(), clear()] {
+        let mut world = World::trio();
+        let session = world.group(settings);
+        world
+            .act(BOB, |party, now, chance, out| {
+                party.leave(session, now, chance, out)
+            })
+            .unwrap();
+        world.until("bob is out", |world| {
+            let carol_knows = world.told[CAROL]
+                .iter()
+                .any(|event| matches!(event, Event::Removed { .. }));
+            world.ended(BOB) == Some(Ended::Left) && carol_knows
+        });
+        world.publish(CAROL, session, "to alice").unwrap();
+        world.until("alice hears", |world| world.heard(ALICE) == ["to alice"]);
+        assert!(world.heard(BOB).is_empty());
+    }
+}
+
+#[test]
+fn the_moderator_closes_for_all() {
+    let mut world = World::trio();
+    let session = world.group(Settings::default());
+    world
+        .act(ALICE, |party, now, chance, out| {
+            party.leave(session, now, chance, out)
+        })
+        .unwrap();
+    world.until("closed", |world| {
+        world.ended(ALICE) == Some(Ended::Left)
+            && world.ended(BOB) == Some(Ended::Closed)
+            && world.ended(CAROL) == Some(Ended::Closed)
+    });
+    // Nobody is subscribed to the group any more.
+    for who in 0..3 {
+        assert_eq!(world.table.subscriptions(link(who)).count(), 1);
+    }
+}
+
+/// The first of each kind is lost, to each receiver: timers and answers said again repair all.
+#[test]
+fn what_is_lost_once_is_said_again() {
+    let lossy = || -> Loss {
+        let mut lost = BTreeSet::new();
+        Box::new(move |to, routed| lost.insert(format!("{to} {:?}", message_of(routed))))
+    };
+    let mut world = World::trio();
+    world.loses = lossy();
+    let session = world.group(Settings::default());
+    // Whoever came late does not know with what the others began.
+    world.loses = Box::new(|_, _| false);
+    world.publish(ALICE, session, "begin").unwrap();
+    world.until("begun", |world| {
+        world.heard(BOB).len() == 1 && world.heard(CAROL).len() == 1
+    });
+    world.loses = lossy();
+    for round in 0..5 {
+        world.publish(ALICE, session, &format!("a{round}")).unwrap();
+        world.publish(CAROL, session, &format!("c{round}")).unwrap();
+    }
+    world.until("all", |world| {
+        world.heard(BOB).len() == 11
+            && world.heard(CAROL).len() == 6
+            && world.heard(ALICE).len() == 5
+    });
+    let all = |name: &str| {
+        (0..5)
+            .map(|round| format!("{name}{round}"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(world.heard(CAROL)[1..], all("a"));
+    assert_eq!(world.heard(ALICE), all("c"));
+}
+
+#[test]
+fn nobody_answers_nobody_is_in() {
+    let mut world = World::new(&["alice"]);
+    let bob = Name::parse("org/ns/bob").unwrap();
+    world
+        .act(ALICE, |party, now, chance, out| {
+            party.open(bob, Settings::default(), now, chance, out)
+        })
+        .unwrap();
+    world.until("given up", |world| {
+        world.ended(ALICE) == Some(Ended::Unanswered)
+    });
+    assert!(matches!(world.told[ALICE][0], Event::NotAdded { .. }));
+}
+
+/// An invitation that nobody takes does not hold up those behind it.
+#[test]
+fn one_who_is_not_there_does_not_hold_up_the_others() {
+    let mut world = World::new(&["alice", "bob"]);
+    let name = Name::parse("org/ns/chan").unwrap();
+    let session = world
+        .act(ALICE, |party, now, chance, out| {
+            party.create(&name, Settings::default(), now, chance, out)
+        })
+        .unwrap();
+    let nobody = Name::parse("org/ns/nobody").unwrap();
+    world
+        .act(ALICE, |party, now, chance, out| {
+            party.invite(session, nobody, now, chance, out)
+        })
+        .unwrap();
+    world.invite(session, BOB);
+    world.until("bob is in", |world| world.joined(BOB) == 1);
+}
+
+#[test]
+fn who_pauses_hears_nothing_and_comes_back_in_the_same_epoch() {
+    let mut world = World::trio();
+    let session = world.group(Settings::default());
+    world
+        .act(CAROL, |party, now, chance, out| {
+            party.pause(session, now, chance, out)
+        })
+        .unwrap();
+    world.until("away", |world| {
+        world.told[CAROL]
+            .iter()
+            .any(|event| matches!(event, Event::Paused { .. }))
+    });
+    world.publish(ALICE, session, "while away").unwrap();
+    world.until("bob hears", |world| world.heard(BOB) == ["while away"]);
+    world
+        .act(CAROL, |party, now, chance, out| {
+            party.resume(session, now, chance, out)
+        })
+        .unwrap();
+    world.until("back", |world| {
+        world.told[CAROL]
+            .iter()
+            .any(|event| matches!(event, Event::Resumed { .. }))
+    });
+    world.publish(BOB, session, "welcome back").unwrap();
+    world.until("carol hears", |world| {
+        world.heard(CAROL) == ["welcome back"]
+    });
+}
+
+#[test]
+fn who_missed_a_commit_while_away_is_taken_in_again() {
+    let mut world = World::new(&["alice", "bob", "carol", "dave"]);
+    let session = world.group(Settings::default());
+    world
+        .act(CAROL, |party, now, chance, out| {
+            party.pause(session, now, chance, out)
+        })
+        .unwrap();
+    world.pass(2000);
+    let dave = Name::parse("org/ns/dave").unwrap();
+    world
+        .act(ALICE, |party, now, chance, out| {
+            party.remove(session, &dave, now, chance, out)
+        })
+        .unwrap();
+    world.until("dave is out", |world| {
+        world.ended(3) == Some(Ended::Removed)
+    });
+    world
+        .act(CAROL, |party, now, chance, out| {
+            party.resume(session, now, chance, out)
+        })
+        .unwrap();
+    world.until("back", |world| {
+        world.told[CAROL]
+            .iter()
+            .any(|event| matches!(event, Event::Resumed { .. }))
+    });
+    world.pass(2000);
+    world.publish(CAROL, session, "here again").unwrap();
+    world.publish(BOB, session, "welcome back").unwrap();
+    world.until("all hear", |world| {
+        world.heard(CAROL) == ["welcome back"]
+            && world.heard(ALICE).len() == 2
+            && world.heard(BOB) == ["here again"]
+    });
+}
+
+#[test]
+fn who_is_cut_off_is_away_and_back_when_heard_again() {
+    let mut world = World::trio();
+    let session = world.group(Settings::default());
+    let carol = world.address(CAROL);
+    world.loses =
+        Box::new(move |to, routed| to == CAROL || routed.header().source.address == carol);
+    world.until("away", |world| {
+        world.told[ALICE]
+            .iter()
+            .any(|event| matches!(event, Event::Away { .. }))
+    });
+    world.loses = Box::new(|_, _| false);
+    world.until("back", |world| {
+        world.told[ALICE]
+            .iter()
+            .any(|event| matches!(event, Event::Back { .. }))
+    });
+    world.pass(30_000);
+    world.publish(ALICE, session, "there you are").unwrap();
+    world.until("carol hears", |world| {
+        world.heard(CAROL) == ["there you are"]
+    });
+}
+
+#[test]
+fn a_message_that_comes_twice_is_heard_once() {
+    let mut world = World::trio();
+    let session = world.group(Settings::default());
+    world.publish(ALICE, session, "once").unwrap();
+    let again: Vec<_> = world.on_the_way.iter().cloned().collect();
+    world.on_the_way.extend(again);
+    world.pass(5000);
+    assert_eq!(world.heard(BOB), ["once"]);
+    assert_eq!(world.heard(CAROL), ["once"]);
+}
+
+/// Any byte of any message, turned over, changes nothing but by the message being lost.
+#[test]
+fn a_message_that_was_touched_is_no_message() {
+    let mut world = World::trio();
+    let session = world.group(Settings::default());
+    world.publish(ALICE, session, "as it was said").unwrap();
+    let (_, routed) = world.on_the_way.front().cloned().unwrap();
+    world.on_the_way.clear();
+    let bytes = routed.original().to_vec();
+    for at in (0..bytes.len()).step_by(7) {
+        let mut touched = bytes.clone();
+        touched[at] ^= 0x20;
+        let Ok(touched) = Routed::from_archive(skytale_slim::Generation::Two, touched.into())
+        else {
+            continue;
+        };
+        world.on_the_way.push_back((BOB, touched));
+        world.deliver_all();
+        let heard = world.heard(BOB);
+        assert!(
+            heard.is_empty() || heard == ["as it was said"],
+            "{at}: {heard:?}"
+        );
+    }
+}
+
+#[test]
+fn another_circle_gets_no_answer() {
+    let mut world = World::trio();
+    let name = Name::parse("org/ns/mallory").unwrap();
+    let secret = SharedSecret::new("another secret that has 32 bytes too").unwrap();
+    let mut mallory = Party::new(&name, secret, &mut world.chance);
+    let mut out = Vec::new();
+    let bob = Name::parse("org/ns/bob").unwrap();
+    mallory
+        .open(bob, clear(), world.now, &mut world.chance, &mut out)
+        .unwrap();
+    for output in out {
+        if let Output::Send(routed) = output {
+            world.on_the_way.push_back((BOB, routed));
+        }
+    }
+    world.deliver_all();
+    assert!(world.on_the_way.is_empty() && world.told[BOB].is_empty());
+}
+
+#[test]
+fn a_queue_that_nobody_acknowledges_ends() {
+    let mut world = World::trio();
+    let session = world.pair(Settings {
+        reliability: Some(Reliability {
+            interval_ms: 1000,
+            retries_max: 10,
+        }),
+        ..Settings::default()
+    });
+    world.loses = Box::new(|_, _| true);
+    for _ in 0..512 {
+        world.publish(ALICE, session, "into the void").unwrap();
+    }
+    assert_eq!(world.publish(ALICE, session, "one more"), Err(Misuse::Full));
+}
+
+/// Somebody who has the secret could otherwise fill us with sessions that never begin.
+#[test]
+fn an_invitation_that_nothing_comes_of_ends() {
+    let mut world = World::trio();
+    world.loses = Box::new(|_, routed| message_of(routed) == MessageType::GroupWelcome);
+    let bob = Name::parse("org/ns/bob").unwrap();
+    world
+        .act(ALICE, |party, now, chance, out| {
+            party.open(bob, Settings::default(), now, chance, out)
+        })
+        .unwrap();
+    assert!(world.parties[BOB].wake_at().is_none());
+    world.until("given up", |world| {
+        world.ended(ALICE) == Some(Ended::Unanswered)
+    });
+    world.pass(120_000);
+    assert!(world.parties[BOB].wake_at().is_none());
+    assert!(world.told[BOB].is_empty());
+}
