@@ -92,6 +92,11 @@ impl Refusal {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::BadBody, detail)
     }
 
+    /// SLIM patterns that no token can carry.
+    pub(crate) const fn bad_pattern(detail: &'static str) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::BadPattern, detail)
+    }
+
     const fn new(status: StatusCode, code: Code, detail: &'static str) -> Self {
         Self {
             status,

@@ -1,4 +1,7 @@
 //! Tokens: bought with an API key, checked by anybody with the public keys.
+//!
+//! Not here: whose a SLIM organisation is. Any account may buy a token for any pattern; the relay
+//! gives an organisation to the account that uses it first, and holds all others to that.
 
 use axum::{
     Json,
@@ -12,7 +15,7 @@ use axum::{
 use skytale_wire::{
     http::{Secret, TokenAnswer, TokenRequest},
     id::{RelayKey, Time},
-    token::{AccountId, Claims, Grant, Scope, Scopes, TokenId},
+    token::{AccountId, BadPatterns, Claims, Grant, Scope, Scopes, SlimPatterns, TokenId},
 };
 
 use crate::{
@@ -91,27 +94,39 @@ pub(crate) fn issue(
     }
 }
 
-/// Which of the two kinds of token is asked for; a mixture is neither.
+/// Which of the three kinds of token is asked for; a mixture is none of them.
 fn granted(app: &App, wish: &TokenRequest) -> Result<(Grant, Scope), Refusal> {
-    match (wish.agent_id, wish.transport_key, wish.audience) {
-        (None, None, None) => Ok((Grant::Account, Scope::Account)),
-        (Some(agent), Some(transport_key), Some(relay)) => {
-            if !serves(app, relay) {
-                return Err(Refusal::UNKNOWN_AUDIENCE);
-            }
+    match (wish.agent_id, wish.transport_key, wish.audience, &wish.slim) {
+        (None, None, None, None) => Ok((Grant::Account, Scope::Account)),
+        (Some(agent), Some(transport_key), Some(relay), None) => {
             let grant = Grant::Agent {
-                relay,
+                relay: served(app, relay)?,
                 agent,
                 transport_key,
             };
             Ok((grant, Scope::Relay))
         }
-        (_, _, _) => Err(Refusal::bad_body(
-            "give agent_id, transport_key and audience together, or none of them",
+        (None, None, Some(relay), Some(patterns)) => {
+            let grant = Grant::Slim {
+                relay: served(app, relay)?,
+                patterns: SlimPatterns::parse(patterns)?,
+            };
+            Ok((grant, Scope::Slim))
+        }
+        (_, _, _, _) => Err(Refusal::bad_body(
+            "give agent_id, transport_key and audience together, or audience and slim, or none of them",
         )),
     }
 }
 
-fn serves(app: &App, relay: RelayKey) -> bool {
-    app.config.relays.iter().any(|known| known.key == relay)
+impl From<BadPatterns> for Refusal {
+    fn from(bad: BadPatterns) -> Self {
+        Self::bad_pattern(bad.advice())
+    }
+}
+
+/// The relay, if this server issues tokens for it.
+fn served(app: &App, relay: RelayKey) -> Result<RelayKey, Refusal> {
+    let known = app.config.relays.iter().any(|known| known.key == relay);
+    known.then_some(relay).ok_or(Refusal::UNKNOWN_AUDIENCE)
 }

@@ -23,6 +23,18 @@ pub enum Kind {
     /// A signed statement that a member has left.
     #[n(3)]
     Leave,
+    /// A message in the log of a SLIM name, in SLIM's first generation.
+    #[n(4)]
+    SlimMessageOne,
+    /// The same in its second.
+    #[n(5)]
+    SlimMessageTwo,
+    /// A commit or proposal of a SLIM group, in the first generation.
+    #[n(6)]
+    SlimCommitOne,
+    /// The same in the second.
+    #[n(7)]
+    SlimCommitTwo,
 }
 
 /// A record as it is stored, and delivered with the same bytes to every member.
@@ -32,16 +44,20 @@ pub struct Envelope {
     /// What it is.
     #[n(0)]
     pub kind: Kind,
-    /// The epoch it was made in: a commit ends this epoch.
+    /// The epoch it was made in: a commit ends this epoch. In the log of a SLIM name only commits
+    /// and proposals have one, and it is that of their group.
     #[n(1)]
     pub epoch: Epoch,
-    /// Who published it, by the relay's word; members compare it with the MLS sender.
+    /// Who published it, by the relay's word; members compare it with the MLS sender. In the log of
+    /// a SLIM name a hash of the address that it came from.
     #[n(2)]
     pub agent: AgentId,
-    /// The sender's name for it.
+    /// The sender's name for it. In the log of a SLIM name a hash of what makes a message of SLIM
+    /// the same one again.
     #[n(3)]
     pub id: MessageId,
-    /// The MLS message, or a [`crate::statement::Leave`]. Empty once pruned.
+    /// The MLS message, or a [`crate::statement::Leave`], or a whole message of SLIM as it came.
+    /// Empty once pruned.
     #[n(4)]
     pub body: Blob,
     /// For commits: the encoded [`RosterChange`] that the relay acted on.

@@ -9,7 +9,7 @@ use minicbor::{Decode, Encode};
 use crate::{
     Blob,
     envelope::Place,
-    id::{AgentId, ChannelId, Digest, Epoch, InviteId, MessageId, Seq, Signed, Time},
+    id::{AgentId, ChannelId, Digest, Epoch, InviteId, MessageId, Seq, Signed, SlimInstance, Time},
     refusal::Refusal,
     statement,
 };
@@ -33,6 +33,11 @@ pub const INVITES_MAX: usize = 16;
 pub const KEY_PACKAGES_MAX: usize = 100;
 /// Bytes of one KeyPackage.
 pub const KEY_PACKAGE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a SLIM message that a native agent sends or gets: the rest of its frame fits beside
+/// it. SLIM's own clients take larger ones from each other.
+pub const SLIM_MESSAGE_BYTES_MAX: usize = FRAME_BYTES_MAX - 1024;
+/// Logs that one `SlimLogs` lists.
+pub const SLIM_LOGS_MAX: usize = 1000;
 
 /// From an agent to the relay.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -73,6 +78,14 @@ pub enum ToRelay {
     Renew(#[n(0)] Renew),
     #[n(18)]
     Ping(#[n(0)] Ping),
+    #[n(19)]
+    SlimSubscribe(#[n(0)] SlimSubscribe),
+    #[n(20)]
+    SlimUnsubscribe(#[n(0)] SlimUnsubscribe),
+    #[n(21)]
+    SlimPublish(#[n(0)] SlimPublish),
+    #[n(22)]
+    TakeSlimLogs(#[n(0)] TakeSlimLogs),
 }
 
 /// From the relay to an agent.
@@ -114,6 +127,14 @@ pub enum ToAgent {
     Pong(#[n(0)] Pong),
     #[n(15)]
     Closing(#[n(0)] Closing),
+    #[n(16)]
+    SlimSubscribed(#[n(0)] SlimSubscribed),
+    #[n(17)]
+    SlimPublished(#[n(0)] SlimPublished),
+    #[n(18)]
+    SlimDeliver(#[n(0)] SlimDeliver),
+    #[n(19)]
+    SlimLogs(#[n(0)] SlimLogs),
 }
 
 /// First frame of a connection. Anything else before it closes the connection.
@@ -250,6 +271,10 @@ pub struct Ready {
     /// What holds for the line, when Hello had a wish: never less strict than that.
     #[n(7)]
     pub traffic: Option<Traffic>,
+    /// Largest SLIM message that it takes from this agent, in bytes. Absent from a relay that knows
+    /// no SLIM: such a one closes the connection at the first frame about it.
+    #[n(8)]
+    pub slim_bytes_max: Option<u32>,
 }
 
 /// Registers a channel with its creator as the only member and admin, at epoch 0.
@@ -760,6 +785,150 @@ pub struct Closing {
     /// Whether connecting again makes sense: cursors resume where they were.
     #[n(1)]
     pub resume: bool,
+}
+
+/// A name of SLIM, as SLIM routes by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(map)]
+pub struct SlimName {
+    /// Hashes of organisation, namespace and name.
+    #[n(0)]
+    pub components: [u64; 3],
+    /// Which holder of it. Absent, it means any one as a destination, and as a subscription what
+    /// is sent to any.
+    #[n(1)]
+    pub instance: Option<SlimInstance>,
+}
+
+/// Asks for what SLIM's clients of both generations send to a name.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SlimSubscribe {
+    /// Names this request.
+    #[n(0)]
+    pub id: MessageId,
+    /// To what.
+    #[n(1)]
+    pub name: SlimName,
+    /// Reads the name's log from behind this place, and goes on with each record as it is stored.
+    /// Absent, only what comes from now on is delivered, and nothing is repeated for a line that
+    /// had no room for it.
+    #[n(2)]
+    pub after: Option<Seq>,
+}
+
+/// Answer to `SlimSubscribe`, before the first `SlimDeliver`.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SlimSubscribed {
+    /// Which request.
+    #[n(0)]
+    pub id: MessageId,
+    /// The last place of the name's log; zero while it has none. Below the agent's cursor, the log
+    /// was forgotten and begins anew.
+    #[n(1)]
+    pub head: Seq,
+    /// Messages up to here are gone.
+    #[n(2)]
+    pub pruned: Seq,
+}
+
+/// Ends a subscription to a SLIM name. Has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SlimUnsubscribe {
+    /// To what.
+    #[n(0)]
+    pub name: SlimName,
+}
+
+/// A SLIM message of an agent, whole: its header says where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SlimPublish {
+    /// Names this request.
+    #[n(0)]
+    pub id: MessageId,
+    /// Which of SLIM's wires it is written in: 1 or 2.
+    #[n(1)]
+    pub generation: u8,
+    /// SLIM's protobuf of a publication. It needs no MAC.
+    #[n(2)]
+    pub message: Blob,
+}
+
+/// The relay has dealt with a `SlimPublish`: whoever was subscribed gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SlimPublished {
+    /// Which request.
+    #[n(0)]
+    pub id: MessageId,
+    /// Its place in the log of its destination. Absent when it is of a kind that is not stored, or
+    /// the relay keeps no log of that name.
+    #[n(1)]
+    pub seq: Option<Seq>,
+}
+
+/// A SLIM message for an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SlimDeliver {
+    /// Where it was sent.
+    #[n(0)]
+    pub name: SlimName,
+    /// Its place in the log of that name, if it has one. Places between that are missing were
+    /// larger than a frame.
+    #[n(1)]
+    pub seq: Option<Seq>,
+    /// Which of SLIM's wires it is written in: 1 or 2.
+    #[n(2)]
+    pub generation: u8,
+    /// The bytes as they came from the sender.
+    #[n(3)]
+    pub message: Blob,
+}
+
+/// Asks which holders of a SLIM name have a log.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct TakeSlimLogs {
+    /// Names this request.
+    #[n(0)]
+    pub id: MessageId,
+    /// Hashes of organisation, namespace and name.
+    #[n(1)]
+    pub components: [u64; 3],
+    /// Begins behind this one; absent, at the first.
+    #[n(2)]
+    pub after: Option<SlimInstance>,
+}
+
+/// Logs of a SLIM name, in the order of their instances: at most [`SLIM_LOGS_MAX`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SlimLogs {
+    /// Which request.
+    #[n(0)]
+    pub id: MessageId,
+    /// The logs. As many as there may be says that more may follow.
+    #[n(1)]
+    pub logs: Vec<SlimLog>,
+}
+
+/// The log of one holder of a SLIM name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct SlimLog {
+    /// Which; absent for what was sent to any.
+    #[n(0)]
+    pub instance: Option<SlimInstance>,
+    /// Its last place.
+    #[n(1)]
+    pub head: Seq,
+    /// Messages up to here are gone.
+    #[n(2)]
+    pub pruned: Seq,
 }
 
 /// What came from a peer is not what it should be.

@@ -142,8 +142,8 @@ pub struct Keys {
     pub next: Option<String>,
 }
 
-/// `POST /v1/tokens`, paid for with an API key. Either all three fields, for an agent's line to a
-/// relay, or none, for calls about the account.
+/// `POST /v1/tokens`, paid for with an API key. The first three fields, for an agent's line to a
+/// relay; the last two, for speaking SLIM to one; or none, for calls about the account.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
@@ -156,6 +156,10 @@ pub struct TokenRequest {
     /// The relay that is to accept it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audience: Option<RelayKey>,
+    /// The SLIM names that may be used, as patterns like `organisation/*`. The API server signs
+    /// them unseen: an organisation belongs to the account that first uses it at the relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slim: Option<Vec<String>>,
 }
 
 /// The answer to [`TokenRequest`].
@@ -266,6 +270,8 @@ pub enum Code {
     BadBody,
     /// 422: this server issues no tokens for that relay.
     UnknownAudience,
+    /// 422: the SLIM patterns are none, too many, too long, doubled, or one is no pattern.
+    BadPattern,
     /// 429: too often.
     TooManyRequests,
     /// 500: a bug of ours.
@@ -319,6 +325,23 @@ mod tests {
         assert_eq!(
             serde_json::from_str::<TokenRequest>("{}").unwrap(),
             TokenRequest::default()
+        );
+    }
+
+    #[test]
+    fn a_token_request_for_slim_names_a_relay_and_patterns() {
+        let request = TokenRequest {
+            audience: Some(RelayKey([3; 32])),
+            slim: Some(vec!["org/*".to_owned()]),
+            ..TokenRequest::default()
+        };
+
+        let text = serde_json::to_string(&request).unwrap();
+
+        let relay = "03".repeat(32);
+        assert_eq!(
+            text,
+            format!(r#"{{"audience":"{relay}","slim":["org/*"]}}"#)
         );
     }
 }

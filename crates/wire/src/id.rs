@@ -124,6 +124,11 @@ byte_id!(
     RelayKey, 32, "relay key"
 );
 byte_id!(
+    /// Which holder of a SLIM name is meant: SLIM's number of 128 bits, the highest byte first. The
+    /// highest number is none, because in SLIM it means any.
+    SlimInstance, 16, "SLIM instance"
+);
+byte_id!(
     /// Random name of a channel; the readable name lives encrypted inside the group.
     ChannelId, 32, "channel id"
 );
@@ -146,6 +151,7 @@ byte_id!(
 
 hex_text!(TransportKey, "transport key");
 hex_text!(RelayKey, "relay key");
+hex_text!(SlimInstance, "SLIM instance");
 hex_text!(ChannelId, "channel id");
 hex_text!(MessageId, "message id");
 hex_text!(InviteId, "invite id");
@@ -220,6 +226,19 @@ impl InviteId {
         let mut id = [0; Self::LEN];
         id.copy_from_slice(&digest.0[..Self::LEN]);
         Self(id)
+    }
+}
+
+impl SlimInstance {
+    /// As SLIM counts.
+    pub const fn number(&self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+}
+
+impl From<u128> for SlimInstance {
+    fn from(number: u128) -> Self {
+        Self(number.to_be_bytes())
     }
 }
 

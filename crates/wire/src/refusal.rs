@@ -103,6 +103,7 @@ refusals! {
     25 MemberAlready "member_already" FixRequest "the agent is a member already";
     26 MemberUnknown "member_unknown" FixRequest "the agent is not a member";
     27 ClosedGeneration "closed_generation" CatchUp "the channel has been restarted: catch up";
+    28 OrganisationTaken "organisation_taken" GetPermission "this SLIM organisation belongs to another account of the relay: use another one";
     30 InviteUnknown "invite_unknown" GetPermission "the relay does not know this invite: ask for a new one";
     31 InviteUsed "invite_used" GetPermission "this invite has been used: ask for a new one";
     32 InviteExpired "invite_expired" GetPermission "this invite has expired: ask for a new one";

@@ -6,7 +6,9 @@
 //! crate's bundled one takes small-order keys. Times are checked here against a `now` that is
 //! handed in: the crate would read the clock and allow a minute.
 //!
-//! Not here: the identity proof in Hello, which makes a stolen token useless, and revocation.
+//! Not here: revocation, and the identity proof in Hello, which makes a stolen native token useless.
+//! A token for SLIM has no such proof behind it: SLIM's clients only send a bearer, so whoever has
+//! the text can use it until it ends.
 
 use std::{collections::BTreeSet, fmt, str::FromStr, sync::OnceLock};
 
@@ -28,6 +30,12 @@ use zeroize::Zeroizing;
 
 use crate::id::{AgentId, RelayKey, Time, TransportKey};
 
+mod slim;
+
+pub use slim::{
+    BadPatterns, SLIM_PATTERNS_BYTES_MAX, SLIM_PATTERNS_MAX, SlimPattern, SlimPatterns,
+};
+
 /// What a checked token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
@@ -47,7 +55,7 @@ pub struct Claims {
 }
 
 /// The door that a token opens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
     /// One agent's native line to one relay.
     Agent {
@@ -58,6 +66,13 @@ pub enum Grant {
         /// The connection's own key (`cnf`); with another the token is refused.
         transport_key: TransportKey,
     },
+    /// Speaking SLIM to one relay, for whoever holds the token: it is bound to no key.
+    Slim {
+        /// The relay that may accept it (`aud`).
+        relay: RelayKey,
+        /// The names that may be used (`slim`).
+        patterns: SlimPatterns,
+    },
     /// Calls to the API server about the account itself.
     Account,
 }
@@ -67,6 +82,8 @@ pub enum Grant {
 pub enum Scope {
     /// Use channels over a relay's native line.
     Relay,
+    /// Speak SLIM to a relay.
+    Slim,
     /// Read the account, its keys' names and its usage.
     Account,
     /// Make and revoke API keys: only sessions opened with the password have it.
@@ -191,8 +208,9 @@ impl Verifier {
         let written = jsonwebtoken::decode::<Written>(jwt, key, &self.validation)
             .map_err(|error| refusal(error.kind()))?
             .claims;
+        let not_before = written.nbf;
         let claims = written.read(self.audience)?;
-        check_times(&claims, written.nbf, now)?;
+        check_times(&claims, not_before, now)?;
         Ok(claims)
     }
 
@@ -339,11 +357,12 @@ impl FromStr for Scopes {
 }
 
 impl Scope {
-    const ALL: [Self; 3] = [Self::Relay, Self::Account, Self::Keys];
+    const ALL: [Self; 4] = [Self::Relay, Self::Slim, Self::Account, Self::Keys];
 
     const fn word(self) -> &'static str {
         match self {
             Self::Relay => "relay",
+            Self::Slim => "slim",
             Self::Account => "account",
             Self::Keys => "keys",
         }
@@ -433,6 +452,12 @@ struct Written {
         skip_serializing_if = "Option::is_none"
     )]
     cnf: Option<Confirmation>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    slim: Option<SlimPatterns>,
     scope: String,
     jti: TokenId,
     iat: u64,
@@ -453,21 +478,25 @@ struct Confirmation {
 }
 
 impl Written {
-    /// The claims as one of the two grants there are. Anything between them is refused: a token
-    /// with `cnf` for the API, or one without it for a relay.
-    fn read(&self, audience: Audience) -> Result<Claims, Refused> {
+    /// The claims as one of the three grants there are. Anything between them is refused: a token
+    /// with `cnf` for the API, one without it for a native line, one with the claims of two doors.
+    fn read(self, audience: Audience) -> Result<Claims, Refused> {
         let scopes: Scopes = self.scope.parse().map_err(|()| Refused::Claims)?;
-        let relay_scope = scopes.has(Scope::Relay);
-        let grant = match (audience, self.agent, &self.cnf) {
-            (Audience::Relay(relay), Some(agent), Some(cnf)) if scopes == [Scope::Relay].into() => {
+        let is_only = |scope: Scope| scopes == [scope].into();
+        let at_relay = scopes.has(Scope::Relay) || scopes.has(Scope::Slim);
+        let grant = match (audience, self.agent, self.cnf, self.slim) {
+            (Audience::Relay(relay), Some(agent), Some(cnf), None) if is_only(Scope::Relay) => {
                 Grant::Agent {
                     relay,
                     agent,
                     transport_key: cnf.kid,
                 }
             }
-            (Audience::Api, None, None) if !relay_scope => Grant::Account,
-            (Audience::Relay(_) | Audience::Api, _, _) => return Err(Refused::Claims),
+            (Audience::Relay(relay), None, None, Some(patterns)) if is_only(Scope::Slim) => {
+                Grant::Slim { relay, patterns }
+            }
+            (Audience::Api, None, None, None) if !at_relay => Grant::Account,
+            (Audience::Relay(_) | Audience::Api, _, _, _) => return Err(Refused::Claims),
         };
         Ok(Claims {
             account: self.sub,
@@ -482,17 +511,20 @@ impl Written {
 
 impl From<&Claims> for Written {
     fn from(claims: &Claims) -> Self {
-        let (aud, agent, cnf) = match claims.grant {
+        let (aud, agent, cnf, slim) = match &claims.grant {
             Grant::Agent {
                 relay,
                 agent,
                 transport_key,
-            } => (
-                Audience::Relay(relay),
-                Some(agent),
-                Some(Confirmation { kid: transport_key }),
-            ),
-            Grant::Account => (Audience::Api, None, None),
+            } => {
+                let kid = *transport_key;
+                let bound = Some(Confirmation { kid });
+                (Audience::Relay(*relay), Some(*agent), bound, None)
+            }
+            Grant::Slim { relay, patterns } => {
+                (Audience::Relay(*relay), None, None, Some(patterns.clone()))
+            }
+            Grant::Account => (Audience::Api, None, None, None),
         };
         Self {
             iss: ISSUER.to_owned(),
@@ -500,6 +532,7 @@ impl From<&Claims> for Written {
             aud: aud.to_string(),
             agent,
             cnf,
+            slim,
             scope: claims.scopes.to_string(),
             jti: claims.id,
             iat: claims.issued.seconds(),
@@ -656,7 +689,7 @@ pub const ISSUER: &str = "skytale-api";
 pub const LIFETIME_MS_MAX: u64 = 3_600_000;
 /// How far the clocks of issuer and verifier may be apart.
 pub const LEEWAY_MS: u64 = 5_000;
-/// Ours have about 600 bytes; longer ones are refused before anything is decoded.
+/// Native ones have about 600 bytes, those for SLIM up to 3,600; longer ones are refused before anything is decoded.
 pub const TOKEN_BYTES_MAX: usize = 4_096;
 
 const JWKS_BYTES_MAX: usize = 65_536;

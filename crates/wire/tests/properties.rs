@@ -24,13 +24,14 @@ use skytale_wire::{
         Ack, Closing, Commit, Create, Created, Credential, Deliver, FRAME_BYTES_MAX, GroupInfo,
         GroupInfoWanted, GuestProof, Hello, JoinProof, KeyPackage, KeyPackagesKept, Leave, Line,
         Malformed, Nack, Ping, Pong, Pruned, Publish, Published, PutKeyPackages, Ready, Renew,
-        Renewed, SealGroupInfo, Sealed, SealedKey, Seen, Subscribe, Subscribed, TakeGroupInfo,
-        TakeKeyPackage, TakeWelcome, ToAgent, ToRelay, Traffic, WantGroupInfo, Welcome, WelcomeFor,
-        Welcomed, decode, encode,
+        Renewed, SealGroupInfo, Sealed, SealedKey, Seen, SlimDeliver, SlimLog, SlimLogs, SlimName,
+        SlimPublish, SlimPublished, SlimSubscribe, SlimSubscribed, SlimUnsubscribe, Subscribe,
+        Subscribed, TakeGroupInfo, TakeKeyPackage, TakeSlimLogs, TakeWelcome, ToAgent, ToRelay,
+        Traffic, WantGroupInfo, Welcome, WelcomeFor, Welcomed, decode, encode,
     },
     id::{
         AgentId, ChannelId, Digest, Epoch, Generation, InviteId, MessageId, RelayKey, Seq, Signed,
-        Time, TransportKey,
+        SlimInstance, Time, TransportKey,
     },
     invite::{ADDRESSES_MAX, BadInvite, INVITE_CHARS_MAX, INVITE_PREFIX, Invite, InviteSeed},
     name::{ChannelName, NAME_BYTES_MAX},
@@ -794,7 +795,39 @@ fn to_relay() -> impl Strategy<Value = ToRelay> {
         })),
         id().prop_map(|id| ToRelay::Ping(Ping { id })),
     ];
-    prop_oneof![requests, rest]
+    let slim = prop_oneof![
+        (id(), slim_name(), option::of(number())).prop_map(|(id, name, after)| {
+            ToRelay::SlimSubscribe(SlimSubscribe {
+                id,
+                name,
+                after: after.map(Seq),
+            })
+        }),
+        (id(), any::<[u64; 3]>(), option::of(any::<u128>())).prop_map(|(id, components, after)| {
+            ToRelay::TakeSlimLogs(TakeSlimLogs {
+                id,
+                components,
+                after: after.map(SlimInstance::from),
+            })
+        }),
+        slim_name().prop_map(|name| ToRelay::SlimUnsubscribe(SlimUnsubscribe { name })),
+        (id(), any::<u8>(), blob()).prop_map(|(id, generation, message)| {
+            ToRelay::SlimPublish(SlimPublish {
+                id,
+                generation,
+                message,
+            })
+        }),
+    ];
+    prop_oneof![requests, rest, slim]
+}
+
+fn slim_name() -> impl Strategy<Value = SlimName> {
+    let instance = any::<u128>().prop_map(SlimInstance::from);
+    (any::<[u64; 3]>(), option::of(instance)).prop_map(|(components, instance)| SlimName {
+        components,
+        instance,
+    })
 }
 
 fn traffic() -> impl Strategy<Value = Traffic> {
@@ -819,21 +852,25 @@ fn to_agent() -> impl Strategy<Value = ToAgent> {
         any::<[u32; 3]>(),
         any::<bool>(),
         option::of(traffic()),
+        option::of(any::<u32>()),
     );
     let answers = prop_oneof![
-        ready.prop_map(|(version, (now, expires), counts, last_resort, traffic)| {
-            let [body_bytes_max, key_packages, welcomes] = counts;
-            ToAgent::Ready(Ready {
-                version,
-                now: Time(now),
-                expires: Time(expires),
-                body_bytes_max,
-                key_packages,
-                welcomes,
-                last_resort,
-                traffic,
-            })
-        }),
+        ready.prop_map(
+            |(version, (now, expires), counts, last_resort, traffic, slim)| {
+                let [body_bytes_max, key_packages, welcomes] = counts;
+                ToAgent::Ready(Ready {
+                    version,
+                    now: Time(now),
+                    expires: Time(expires),
+                    body_bytes_max,
+                    key_packages,
+                    welcomes,
+                    last_resort,
+                    traffic,
+                    slim_bytes_max: slim,
+                })
+            }
+        ),
         (channel(), id()).prop_map(|(channel, id)| ToAgent::Created(Created { channel, id })),
         (channel(), id(), number()).prop_map(|(channel, id, seq)| ToAgent::Published(Published {
             channel,
@@ -919,7 +956,36 @@ fn to_agent() -> impl Strategy<Value = ToAgent> {
                 resume
             })),
         ];
-    prop_oneof![answers, rest]
+    let log = (slim_name(), number(), number()).prop_map(|(name, head, pruned)| SlimLog {
+        instance: name.instance,
+        head: Seq(head),
+        pruned: Seq(pruned),
+    });
+    let slim = prop_oneof![
+        (id(), vec(log, 0..5)).prop_map(|(id, logs)| ToAgent::SlimLogs(SlimLogs { id, logs })),
+        (id(), number(), number()).prop_map(|(id, head, pruned)| {
+            ToAgent::SlimSubscribed(SlimSubscribed {
+                id,
+                head: Seq(head),
+                pruned: Seq(pruned),
+            })
+        }),
+        (id(), option::of(number())).prop_map(|(id, seq)| {
+            ToAgent::SlimPublished(SlimPublished {
+                id,
+                seq: seq.map(Seq),
+            })
+        }),
+        (slim_name(), option::of(number()), any::<u8>(), blob()).prop_map(
+            |(name, seq, generation, message)| ToAgent::SlimDeliver(SlimDeliver {
+                name,
+                seq: seq.map(Seq),
+                generation,
+                message,
+            })
+        ),
+    ];
+    prop_oneof![answers, rest, slim]
 }
 
 fn commit() -> impl Strategy<Value = Commit> {
@@ -974,6 +1040,10 @@ fn envelope() -> impl Strategy<Value = Envelope> {
         Kind::Commit,
         Kind::Join,
         Kind::Leave,
+        Kind::SlimMessageOne,
+        Kind::SlimMessageTwo,
+        Kind::SlimCommitOne,
+        Kind::SlimCommitTwo,
     ]);
     let whole = (
         (kind, number(), agent(), id()),

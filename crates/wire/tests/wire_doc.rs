@@ -21,9 +21,11 @@ use skytale_wire::{
         FRAME_BYTES_MAX, GroupInfo, GroupInfoWanted, GuestProof, Hello, INVITES_MAX, JoinProof,
         KEY_PACKAGE_BYTES_MAX, KEY_PACKAGES_MAX, KeyPackage, KeyPackagesKept, Leave, Line, Nack,
         PAYLOAD_BYTES_MAX, PROTOCOL, Ping, Pong, Pruned, Publish, Published, PutKeyPackages, Ready,
-        Renew, Renewed, SealGroupInfo, Sealed, SealedKey, Seen, Subscribe, Subscribed,
-        TakeGroupInfo, TakeKeyPackage, TakeWelcome, ToAgent, ToRelay, Traffic, WantGroupInfo,
-        Welcome, WelcomeFor, Welcomed, decode, encode,
+        Renew, Renewed, SLIM_LOGS_MAX, SLIM_MESSAGE_BYTES_MAX, SealGroupInfo, Sealed, SealedKey,
+        Seen, SlimDeliver, SlimLog, SlimLogs, SlimName, SlimPublish, SlimPublished, SlimSubscribe,
+        SlimSubscribed, SlimUnsubscribe, Subscribe, Subscribed, TakeGroupInfo, TakeKeyPackage,
+        TakeSlimLogs, TakeWelcome, ToAgent, ToRelay, Traffic, WantGroupInfo, Welcome, WelcomeFor,
+        Welcomed, decode, encode,
     },
     id::{
         AgentId, ChannelId, Digest, Epoch, Generation, InviteId, MessageId, RelayKey, Seq, Signed,
@@ -33,7 +35,9 @@ use skytale_wire::{
     name::NAME_BYTES_MAX,
     refusal::{Refusal, Remedy},
     statement,
-    token::{LEEWAY_MS, LIFETIME_MS_MAX, TOKEN_BYTES_MAX},
+    token::{
+        LEEWAY_MS, LIFETIME_MS_MAX, SLIM_PATTERNS_BYTES_MAX, SLIM_PATTERNS_MAX, TOKEN_BYTES_MAX,
+    },
 };
 
 #[test]
@@ -178,10 +182,14 @@ fn the_table_of_limits_is_the_code_s() {
         ("INVITES_MAX", INVITES_MAX),
         ("KEY_PACKAGES_MAX", KEY_PACKAGES_MAX),
         ("KEY_PACKAGE_BYTES_MAX", KEY_PACKAGE_BYTES_MAX),
+        ("SLIM_MESSAGE_BYTES_MAX", SLIM_MESSAGE_BYTES_MAX),
+        ("SLIM_LOGS_MAX", SLIM_LOGS_MAX),
         ("NAME_BYTES_MAX", NAME_BYTES_MAX),
         ("INVITE_CHARS_MAX", INVITE_CHARS_MAX),
         ("ADDRESSES_MAX", ADDRESSES_MAX),
         ("TOKEN_BYTES_MAX", TOKEN_BYTES_MAX),
+        ("SLIM_PATTERNS_MAX", SLIM_PATTERNS_MAX),
+        ("SLIM_PATTERNS_BYTES_MAX", SLIM_PATTERNS_BYTES_MAX),
         ("LIFETIME_MS_MAX", usize::try_from(LIFETIME_MS_MAX).unwrap()),
         ("LEEWAY_MS", usize::try_from(LEEWAY_MS).unwrap()),
     ]);
@@ -487,6 +495,39 @@ fn frames() -> Vec<(Frame, &'static str)> {
             }),
         ),
         up("Ping", ToRelay::Ping(Ping { id: ID })),
+        up(
+            "SlimSubscribe",
+            ToRelay::SlimSubscribe(SlimSubscribe {
+                id: ID,
+                name: slim_name(),
+                after: Some(Seq(41)),
+            }),
+        ),
+        up(
+            "SlimUnsubscribe",
+            ToRelay::SlimUnsubscribe(SlimUnsubscribe {
+                name: SlimName {
+                    instance: None,
+                    ..slim_name()
+                },
+            }),
+        ),
+        up(
+            "SlimPublish",
+            ToRelay::SlimPublish(SlimPublish {
+                id: ID,
+                generation: 2,
+                message: slim(),
+            }),
+        ),
+        up(
+            "TakeSlimLogs",
+            ToRelay::TakeSlimLogs(TakeSlimLogs {
+                id: ID,
+                components: SLIM_COMPONENTS,
+                after: Some(6.into()),
+            }),
+        ),
         down(
             "Ready",
             ToAgent::Ready(Ready {
@@ -504,6 +545,7 @@ fn frames() -> Vec<(Frame, &'static str)> {
                     },
                     to_agent: WISH.to_agent,
                 }),
+                slim_bytes_max: Some(1_047_552),
             }),
         ),
         down(
@@ -633,6 +675,41 @@ fn frames() -> Vec<(Frame, &'static str)> {
                 resume: true,
             }),
         ),
+        down(
+            "SlimSubscribed",
+            ToAgent::SlimSubscribed(SlimSubscribed {
+                id: ID,
+                head: Seq(64),
+                pruned: Seq(40),
+            }),
+        ),
+        down(
+            "SlimPublished",
+            ToAgent::SlimPublished(SlimPublished {
+                id: ID,
+                seq: Some(Seq(42)),
+            }),
+        ),
+        down(
+            "SlimDeliver",
+            ToAgent::SlimDeliver(SlimDeliver {
+                name: slim_name(),
+                seq: Some(Seq(42)),
+                generation: 2,
+                message: slim(),
+            }),
+        ),
+        down(
+            "SlimLogs",
+            ToAgent::SlimLogs(SlimLogs {
+                id: ID,
+                logs: vec![SlimLog {
+                    instance: Some(7.into()),
+                    head: Seq(64),
+                    pruned: Seq(40),
+                }],
+            }),
+        ),
     ]
 }
 
@@ -713,6 +790,12 @@ const WISH: Traffic = Traffic {
 const NOW: Time = Time(1_800_000_000_000);
 const EXPIRES: Time = Time(1_800_003_600_000);
 /// Stands for a JWT of some 600 characters.
+/// XXH64 of "org", "ns" and "app", each with the byte 0xff behind it.
+const SLIM_COMPONENTS: [u64; 3] = [
+    0x873e_5803_76ea_963b,
+    0xeef9_769a_4c69_90d1,
+    0x86cb_5427_76a5_f6d5,
+];
 const TOKEN: &str = "header.claims.signature";
 
 fn alice_key() -> SigningKey {
@@ -742,6 +825,19 @@ fn group() -> Digest {
 /// Stands for bytes that MLS has made.
 fn mls() -> Blob {
     b"MLS".as_slice().into()
+}
+
+/// As short as no message of SLIM is.
+fn slim() -> Blob {
+    b"SLIM".as_slice().into()
+}
+
+/// What `org/ns/app` is hashed to, at instance 7.
+fn slim_name() -> SlimName {
+    SlimName {
+        components: SLIM_COMPONENTS,
+        instance: Some(7.into()),
+    }
 }
 
 fn token() -> Credential {
@@ -978,7 +1074,7 @@ fn knows<T: for<'b> Decode<'b, ()> + Debug>(frame: &[u8]) -> bool {
 
 #[test]
 fn a_frame_number_that_nobody_knows_is_refused() {
-    for number in [5_u8, 6, 15, 19, 200] {
+    for number in [5_u8, 6, 15, 23, 200] {
         let bytes = encode(&(number, [0_u8; 0]));
         assert!(decode::<ToRelay>(&bytes, FRAME_BYTES_MAX).is_err());
         assert!(!knows::<ToRelay>(&bytes), "{number} is reserved or free");

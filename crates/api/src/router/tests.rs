@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 use skytale_wire::{
     http::{Account, Code, Keys, NewKey, Problem, RelayAt, Session, TokenAnswer, Usage},
     id::{AgentId, RelayKey, Time, TransportKey},
-    token::{Audience, Claims, Grant, PublicKeys, Scope},
+    token::{Audience, Claims, Grant, PublicKeys, Scope, SlimPatterns},
 };
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::run::Server;
+
+mod tokens;
 
 const NOW: Time = Time(1_790_000_000_000);
 const PASSWORD: &str = "correct horse battery";
@@ -167,88 +169,8 @@ fn agent_request() -> Value {
     })
 }
 
-#[tokio::test]
-async fn a_key_buys_a_token_that_the_relay_can_check() {
-    let house = House::open().await;
-    let alice = house.person("alice").await;
-
-    let answer = house.token(alice.key(), agent_request()).await;
-
-    assert_eq!(answer.headers["cache-control"], "no-store");
-    let answer: TokenAnswer = answer.read();
-    let jwks = house.get("/.well-known/jwks.json", "").await;
-    let keys = PublicKeys::from_json(jwks.body.as_bytes()).unwrap();
-    let claims = Verifier::new(Audience::Relay(relay()), &keys)
-        .unwrap()
-        .verify(answer.token.expose(), NOW)
-        .unwrap();
-    assert_eq!(
-        claims,
-        Claims {
-            account: alice.session.account_id,
-            grant: Grant::Agent {
-                relay: relay(),
-                agent: AgentId([4; 32]),
-                transport_key: TransportKey([5; 32]),
-            },
-            scopes: [Scope::Relay].into(),
-            id: claims.id,
-            issued: NOW,
-            expires: NOW.plus(3_600_000),
-        }
-    );
-    assert_eq!(answer.expires_in_s, 3600);
-    assert_eq!(answer.expires_at, "2026-09-21T15:13:20.000Z");
-    assert_eq!(answer.relays[0].addresses, ["relay.example.org:4433"]);
-}
-
-#[tokio::test]
-async fn a_token_buys_no_token() {
-    let house = House::open().await;
-    let alice = house.person("alice").await;
-    let account: TokenAnswer = house.token(alice.key(), json!({})).await.read();
-    let native: TokenAnswer = house.token(alice.key(), agent_request()).await.read();
-
-    let with_account = house.token(account.token.expose(), json!({})).await;
-    let with_session = house.token(alice.session(), agent_request()).await;
-    let with_native = house.token(native.token.expose(), agent_request()).await;
-
-    assert_eq!(
-        (with_account.status.as_u16(), with_account.code()),
-        (403, Code::Denied)
-    );
-    assert_eq!(
-        (with_session.status.as_u16(), with_session.code()),
-        (403, Code::Denied)
-    );
-    assert_eq!(
-        (with_native.status.as_u16(), with_native.code()),
-        (401, Code::Unauthenticated)
-    );
-}
-
-#[tokio::test]
-async fn a_token_is_for_an_agent_or_for_the_account_and_nothing_between() {
-    let house = House::open().await;
-    let alice = house.person("alice").await;
-    for missing in ["agent_id", "transport_key", "audience"] {
-        let mut body = agent_request();
-        body.as_object_mut().unwrap().remove(missing);
-        assert_eq!(
-            house.token(alice.key(), body).await.code(),
-            Code::BadBody,
-            "{missing}"
-        );
-    }
-    let mut elsewhere = agent_request();
-    elsewhere["audience"] = json!(RelayKey([8; 32]));
-    assert_eq!(
-        house.token(alice.key(), elsewhere).await.code(),
-        Code::UnknownAudience
-    );
-    let mut greedy = agent_request();
-    greedy["scope"] = json!("relay account keys");
-    assert_eq!(house.token(alice.key(), greedy).await.code(), Code::BadBody);
+fn slim_request() -> Value {
+    json!({"audience": relay(), "slim": ["acme/*"]})
 }
 
 /// The table at the top of `caller.rs`.

@@ -31,6 +31,18 @@ fn agent_claims() -> Claims {
     }
 }
 
+fn slim_claims() -> Claims {
+    let patterns = ["org/*", "acme/ops/*", "acme/lab/planner"].map(str::to_owned);
+    Claims {
+        grant: Grant::Slim {
+            relay: RELAY,
+            patterns: SlimPatterns::parse(&patterns).unwrap(),
+        },
+        scopes: [Scope::Slim].into(),
+        ..agent_claims()
+    }
+}
+
 fn account_claims() -> Claims {
     Claims {
         grant: Grant::Account,
@@ -44,7 +56,11 @@ fn header() -> String {
 }
 
 fn payload() -> Value {
-    serde_json::to_value(Written::from(&agent_claims())).unwrap()
+    written(&agent_claims())
+}
+
+fn written(claims: &Claims) -> Value {
+    serde_json::to_value(Written::from(claims)).unwrap()
 }
 
 /// A token with any bytes in it and a signature that is good for them.
@@ -67,10 +83,12 @@ fn verdict(jwt: &str) -> Result<Claims, Refused> {
 
 #[test]
 fn what_was_signed_is_what_is_read() {
-    let token = signer().sign(&agent_claims());
+    for claims in [agent_claims(), slim_claims()] {
+        let token = signer().sign(&claims);
 
-    assert_eq!(verdict(&token), Ok(agent_claims()));
-    assert_eq!(Claims::danger_read_unverified(&token), Ok(agent_claims()));
+        assert_eq!(verdict(&token), Ok(claims.clone()));
+        assert_eq!(Claims::danger_read_unverified(&token), Ok(claims));
+    }
 }
 
 #[test]
@@ -93,6 +111,132 @@ fn a_token_has_the_documented_json() {
         verdict(&forge(&header(), &payload().to_string())),
         Ok(agent_claims())
     );
+}
+
+#[test]
+fn a_token_for_slim_has_the_documented_json_and_names_no_key() {
+    let body = json!({
+        "iss": "skytale-api",
+        "sub": "acc_01010101010101010101010101010101",
+        "aud": "03".repeat(32),
+        "scope": "slim",
+        "slim": ["org/*", "acme/ops/*", "acme/lab/planner"],
+        "jti": "tok_02020202020202020202020202020202",
+        "iat": 1_790_000_000,
+        "exp": 1_790_003_600,
+    });
+
+    assert_eq!(written(&slim_claims()), body);
+    assert_eq!(
+        verdict(&forge(&header(), &body.to_string())),
+        Ok(slim_claims())
+    );
+}
+
+/// Every choice among the claims by which the doors differ: only the three that a door wrote are
+/// read, and each of them at its own door.
+#[test]
+fn every_mix_of_the_claims_of_two_doors_is_refused() {
+    let native = payload();
+    let slim = written(&slim_claims());
+    let optional = |mask: usize, body: &mut Value| {
+        for (bit, (name, from)) in [("agent", &native), ("cnf", &native), ("slim", &slim)]
+            .into_iter()
+            .enumerate()
+        {
+            body.as_object_mut().unwrap().remove(name);
+            if mask >> bit & 1 == 1 {
+                body[name] = from[name].clone();
+            }
+        }
+    };
+    let mut taken = Vec::new();
+    for audience in [Audience::Api, Audience::Relay(RELAY)] {
+        let verifier = Verifier::new(audience, &signer().public_keys()).unwrap();
+        for scope in [
+            "relay",
+            "slim",
+            "account",
+            "keys",
+            "relay slim",
+            "slim relay",
+            "slim account",
+            "account keys",
+            "relay slim account keys",
+            "slim slim",
+            "",
+        ] {
+            for mask in 0..8 {
+                let mut body = native.clone();
+                body["aud"] = json!(audience.to_string());
+                body["scope"] = json!(scope);
+                optional(mask, &mut body);
+                let jwt = forge(&header(), &body.to_string());
+                match verifier.verify(&jwt, NOW) {
+                    Ok(_) => taken.push((audience, scope, mask)),
+                    Err(refused) => assert_eq!(refused, Refused::Claims, "{body}"),
+                }
+                let unverified = Claims::danger_read_unverified(&jwt).is_ok();
+                assert_eq!(unverified, taken.last() == Some(&(audience, scope, mask)));
+            }
+        }
+    }
+    assert_eq!(
+        taken,
+        [
+            (Audience::Api, "account", 0),
+            (Audience::Api, "keys", 0),
+            (Audience::Api, "account keys", 0),
+            (Audience::Relay(RELAY), "relay", 0b011),
+            (Audience::Relay(RELAY), "slim", 0b100),
+        ]
+    );
+}
+
+#[test]
+fn names_that_are_no_patterns_spoil_the_token() {
+    for slim in [
+        json!([]),
+        json!(["*"]),
+        json!(["org/*", "*"]),
+        json!(["org"]),
+        json!(["org/*", "org/*"]),
+        json!("org/*"),
+        json!([["org/*"]]),
+        json!([1]),
+        json!({"org": "*"}),
+        json!(
+            (0..=SLIM_PATTERNS_MAX)
+                .map(|n| format!("{n}/*"))
+                .collect::<Vec<_>>()
+        ),
+        json!([format!("{}/*", "a".repeat(1_025))]),
+        json!(true),
+        Value::Null,
+    ] {
+        let mut body = written(&slim_claims());
+        body["slim"] = slim.clone();
+        let refused = verdict(&forge(&header(), &body.to_string()));
+        assert_eq!(refused, Err(Refused::Claims), "{slim}");
+    }
+}
+
+/// What the API server may sign, every relay must be willing to read.
+#[test]
+fn the_longest_token_for_slim_is_short_enough() {
+    let room = SLIM_PATTERNS_BYTES_MAX - 1_024 - 11;
+    let longest = ["a".repeat(1_024) + "/*", "b".repeat(room) + "/*"];
+    let claims = Claims {
+        grant: Grant::Slim {
+            relay: RELAY,
+            patterns: SlimPatterns::parse(&longest).unwrap(),
+        },
+        ..slim_claims()
+    };
+
+    let token = signer().sign(&claims);
+
+    assert_eq!(verdict(&token), Ok(claims));
 }
 
 /// A4: nothing but `EdDSA`, said once.
@@ -209,7 +353,12 @@ fn wrongly_typed_times_are_refused() {
 
 #[test]
 fn a_missing_or_doubled_claim_is_refused() {
-    let whole = payload();
+    for claims in [agent_claims(), slim_claims()] {
+        claims_missing_or_doubled(&written(&claims));
+    }
+}
+
+fn claims_missing_or_doubled(whole: &Value) {
     for claim in whole.as_object().unwrap().keys() {
         let mut body = whole.clone();
         body.as_object_mut().unwrap().remove(claim);
@@ -279,7 +428,21 @@ fn a_token_for_another_audience_is_refused() {
     };
     let api = Verifier::new(Audience::Api, &signer().public_keys()).unwrap();
 
-    assert_eq!(verdict(&signer().sign(&elsewhere)), Err(Refused::Audience));
+    let slim_elsewhere = Claims {
+        grant: Grant::Slim {
+            relay: RelayKey([8; 32]),
+            patterns: SlimPatterns::parse(&["org/*".to_owned()]).unwrap(),
+        },
+        ..slim_claims()
+    };
+
+    for foreign in [elsewhere, slim_elsewhere] {
+        assert_eq!(verdict(&signer().sign(&foreign)), Err(Refused::Audience));
+    }
+    assert_eq!(
+        api.verify(&signer().sign(&slim_claims()), NOW),
+        Err(Refused::Audience)
+    );
     assert_eq!(
         verdict(&signer().sign(&account_claims())),
         Err(Refused::Audience)
