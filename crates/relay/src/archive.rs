@@ -66,12 +66,19 @@ pub enum Write {
         /// Which.
         id: MessageId,
     },
-    /// Retention: application records up to here become stubs, and the Pruned mark moves here.
+    /// Retention: application records up to here become stubs, those of SLIM go altogether, and
+    /// the Pruned mark moves here.
     Prune {
         /// Which channel.
         channel: ChannelId,
         /// Inclusive.
         up_to: Seq,
+    },
+    /// A log that holds nothing any more ends; written to again, it begins at the first place. Only
+    /// for logs of SLIM, of which pruning leaves nothing behind.
+    Forget {
+        /// Which log.
+        channel: ChannelId,
     },
 }
 
@@ -187,7 +194,7 @@ pub trait ArchiveReader: Clone + Send + Sync + 'static {
     /// Every channel with its head. Must not read the records: a store of a million opens at once.
     fn channels(&self) -> Result<Vec<StoredChannel>, ArchiveError>;
 
-    /// Records after `after`, contiguous, at most `count_max` of them and, beyond the first, at
+    /// Records after `after`, contiguous but where pruning has left nothing, at most `count_max` of them and, beyond the first, at
     /// most `bytes_max` bytes.
     fn records(
         &self,
@@ -236,13 +243,25 @@ pub enum ArchiveError {
     InUse,
 }
 
-/// The encoded stub of a record that retention may take, `None` for one that stays as it is:
-/// commits, joins and departures are needed by whoever catches up.
-fn stub_of(record: &[u8]) -> Result<Option<Vec<u8>>, ArchiveError> {
+/// What retention does to a record.
+enum Fate {
+    /// It stays: commits, joins and departures are needed by whoever catches up.
+    Stays,
+    /// Its body goes. This is what is left, so that members can go on with the log hash.
+    Shrinks(Vec<u8>),
+    /// It goes, and with it the key by which it was known again: nobody computes the log hash of a
+    /// SLIM name.
+    Goes(AgentId, MessageId),
+}
+
+fn fate_of(record: &[u8]) -> Result<Fate, ArchiveError> {
     let envelope: Envelope = frame::decode(record, record.len())
         .map_err(|_| ArchiveError::Damaged("a record cannot be read".into()))?;
     Ok(match envelope.kind {
-        Kind::Application => Some(frame::encode(&envelope.stub())),
-        Kind::Commit | Kind::Join | Kind::Leave => None,
+        Kind::Application => Fate::Shrinks(frame::encode(&envelope.stub())),
+        Kind::Commit | Kind::Join | Kind::Leave => Fate::Stays,
+        Kind::SlimMessageOne | Kind::SlimMessageTwo | Kind::SlimCommitOne | Kind::SlimCommitTwo => {
+            Fate::Goes(envelope.agent, envelope.id)
+        }
     })
 }

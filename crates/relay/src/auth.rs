@@ -1,9 +1,12 @@
-//! Who is speaking, and by what right: the check of a Hello.
+//! Who is speaking, and by what right: the check of a Hello, and of the bearer of a SLIM stream.
 //!
 //! Two things must hold: the identity key has signed this connection and this credential, and the
 //! credential is good. Tokens are checked here, against keys of issuers that the configuration
 //! names; invites and memberships by the hub, which knows them. Whatever cannot be checked is
 //! refused: without an issuer's keys nobody gets in with a token.
+//!
+//! Behind a SLIM token there is no identity and no key, because SLIM's clients prove none: whoever
+//! presents it is let in. Therefore neither door takes the other's tokens.
 
 use std::{
     fmt,
@@ -11,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use skytale_slim::Pattern;
 use skytale_wire::{
     frame::{Credential, Hello, PROTOCOL, Renew},
     id::{AgentId, Digest, RelayKey, Signed, Time, TransportKey},
@@ -24,7 +28,7 @@ use tracing::warn;
 use crate::{
     config::Issuer,
     driver::Clock,
-    hub::{Presented, Right},
+    hub::{Presented, Right, SlimRight},
 };
 
 /// Checks credentials for one relay.
@@ -116,6 +120,22 @@ impl Gate {
             .await
     }
 
+    /// Checks the bearer of a SLIM stream.
+    pub async fn check_slim(&self, jwt: &str) -> Result<SlimRight, Refusal> {
+        let claims = self.verify(jwt).await?;
+        let patterns = match &claims.grant {
+            Grant::Slim { relay, patterns } if *relay == self.0.relay => patterns,
+            Grant::Agent { .. } => return Err(Refusal::ScopeMissing),
+            Grant::Slim { .. } | Grant::Account => return Err(Refusal::TokenForAnotherRelay),
+        };
+        let patterns: Result<_, _> = patterns.texts().map(Pattern::parse).collect();
+        Ok(SlimRight::Account {
+            account: claims.account.to_string(),
+            patterns: patterns.map_err(|_| Refusal::TokenInvalid)?,
+            expires: claims.expires,
+        })
+    }
+
     /// Fetches the keys of all issuers that have a URL. Call it from time to time, so that a
     /// retired key stops counting.
     pub async fn refresh(&self) {
@@ -166,6 +186,9 @@ impl Gate {
         agent: AgentId,
     ) -> Result<Right, Refusal> {
         let claims = self.verify(token).await?;
+        if let Grant::Slim { .. } = claims.grant {
+            return Err(Refusal::ScopeMissing);
+        }
         let granted = Grant::Agent {
             relay: self.0.relay,
             agent,

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use skytale_wire::token::PublicKeys;
 
-use crate::{edge::terms::TrafficRules, limits::Limits};
+use crate::{edge::terms::TrafficRules, hub::SlimRules, limits::Limits};
 
 /// The relay's settings: the section `[relay]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -22,6 +22,17 @@ pub struct RelayConfig {
     pub data_dir: PathBuf,
     /// Where agents connect, by UDP. Port 0 takes any free one.
     pub quic_addr: SocketAddr,
+    /// Where SLIM's agents connect, and ours where UDP is blocked: gRPC, by TCP. Port 0 takes any
+    /// free one; without an address nothing is served there.
+    pub grpc_addr: Option<SocketAddr>,
+    /// The certificate chain and the private key of that door, as PEM files; with neither it speaks
+    /// without TLS. They are read again when they change.
+    pub grpc_tls_cert: Option<PathBuf>,
+    /// The key that belongs to it.
+    pub grpc_tls_key: Option<PathBuf>,
+    /// Whether SLIM's agents are let in without a token: whoever reaches the address can then take
+    /// part under any name.
+    pub danger_slim_open: bool,
     /// Where health and metrics are read, by plain HTTP: for the operator's own network only.
     pub health_addr: SocketAddr,
     /// Whose tokens count: the base URLs of API servers.
@@ -42,6 +53,8 @@ pub struct RelayConfig {
     pub hello_ms_max: u64,
     /// How lines are shaped at least.
     pub traffic: TrafficRules,
+    /// What holds for SLIM's names and logs.
+    pub slim: SlimRules,
     /// What agents may ask for.
     pub limits: Limits,
 }
@@ -96,6 +109,8 @@ impl RelayConfig {
             || self.hello_ms_max == 0
         {
             "limits of zero would refuse everything"
+        } else if self.grpc_tls_cert.is_some() != self.grpc_tls_key.is_some() {
+            "grpc_tls_cert and grpc_tls_key belong together: give both or neither"
         } else {
             return self.traffic.check();
         };
@@ -113,6 +128,10 @@ impl Default for RelayConfig {
         Self {
             data_dir: PathBuf::from("server/relay"),
             quic_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4433),
+            grpc_addr: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000)),
+            grpc_tls_cert: None,
+            grpc_tls_key: None,
+            danger_slim_open: false,
             health_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443),
             issuers: Vec::new(),
             guests: true,
@@ -123,6 +142,7 @@ impl Default for RelayConfig {
             strangers_max: 1_024,
             hello_ms_max: 5_000,
             traffic: TrafficRules::default(),
+            slim: SlimRules::default(),
             limits: Limits::default(),
         }
     }
@@ -185,6 +205,19 @@ mod tests {
         assert!(parse(r#"{"traffic":{"at_least":"most"}}"#).is_err());
         assert!(parse(r#"{"guest":false}"#).is_err());
         assert!(parse(r#"{"limits":{"subscription_max":3}}"#).is_err());
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_does_not_start() {
+        let issuers = vec![Issuer::Url("https://api.example.org".into())];
+        let mut config = RelayConfig::new(Path::new("x"), issuers);
+
+        config.grpc_tls_cert = Some("cert.pem".into());
+        assert!(config.check().is_err());
+        config.grpc_tls_key = Some("key.pem".into());
+        assert_eq!(config.check(), Ok(()));
+        config.grpc_tls_cert = None;
+        assert!(config.check().is_err());
     }
 
     #[test]

@@ -24,6 +24,7 @@ use tracing::{error, warn};
 mod clock;
 mod door;
 mod outbound;
+mod slim;
 mod store;
 mod tally;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod tests;
 pub use clock::Clock;
 pub use door::{Door, Link, Stopped};
 pub use outbound::{BYTES_MAX, FULL_BYTES, Outbound, Taken};
+pub use slim::{SLIM_QUEUE_BYTES_MAX, SlimLink, SlimOut, SlimTaken};
 pub use tally::{Tallied, Tally};
 
 use crate::{
@@ -40,6 +42,7 @@ use crate::{
 };
 use door::Arrival;
 use outbound::Pushed;
+use slim::SlimQueue;
 use store::{Report, Store, weight};
 
 /// The running hub. Stop it before it is dropped: what has been taken in is then finished.
@@ -58,6 +61,12 @@ pub struct Snapshot {
     pub connections: usize,
     /// Channels that there are.
     pub channels: usize,
+    /// SLIM streams that are open.
+    pub slim_links: usize,
+    /// SLIM names that have a log.
+    pub slim_logs: usize,
+    /// SLIM messages dropped for one stream, which did not take what it was sent.
+    pub slim_overrun: u64,
     /// Writes that are not yet durable.
     pub unstored: usize,
     /// What the hub has counted.
@@ -97,6 +106,8 @@ impl Driver {
             clock,
             store: Store::start(archive, &report).map_err(threads)?,
             connected: HashMap::new(),
+            slim: HashMap::new(),
+            slim_overrun: 0,
             out: Vec::new(),
             outcomes: VecDeque::new(),
             to_write: VecDeque::new(),
@@ -144,6 +155,10 @@ struct Running<R> {
     clock: Clock,
     store: Store,
     connected: HashMap<Conn, Connected>,
+    /// SLIM's streams, apart because what goes out over them is not made of frames.
+    slim: HashMap<Conn, Arc<SlimQueue>>,
+    /// Messages that a SLIM stream's queue had no room for.
+    slim_overrun: u64,
     /// Kept to reuse its memory.
     out: Vec<Output>,
     /// What carrying out has led to, for the hub to hear next.
@@ -247,6 +262,9 @@ impl<R: ArchiveReader> Running<R> {
                 resume: true,
             });
         }
+        for queue in self.slim.values() {
+            queue.close(Refusal::ShuttingDown);
+        }
         // A thread that waits to report is let go before it is joined.
         drop(reports);
         for thread in self.store.stop() {
@@ -278,9 +296,23 @@ impl<R: ArchiveReader> Running<R> {
                 self.frame(conn, frame, now);
                 drop(room);
             }
+            Arrival::SlimOpened {
+                conn,
+                presented,
+                queue,
+            } => self.slim_opened(conn, presented, queue),
+            Arrival::Slim {
+                conn,
+                message,
+                room,
+            } => {
+                self.slim_message(conn, message);
+                drop(room);
+            }
             Arrival::Input(input) => {
                 if let Input::Gone { conn } = input {
                     self.connected.remove(&conn);
+                    self.slim.remove(&conn);
                 }
                 // A word of room that has crossed the queue's being full again would, if believed,
                 // make live a connection whose queue does not report that a second time.
@@ -305,18 +337,22 @@ impl<R: ArchiveReader> Running<R> {
         let Some(connected) = self.connected.get(&conn) else {
             return;
         };
-        let earlier = match named(&frame) {
-            Some((channel, id)) => {
-                match self.reader.find(&channel, &connected.agent, &id) {
-                    Ok(earlier) => earlier,
-                    // Without knowing whether it is a repeat, it could be stored twice.
-                    Err(error) => {
-                        warn!(%error, "the archive could not be asked for repeats");
-                        return self.refuse_unasked(conn, channel, id, now);
-                    }
-                }
+        let found = if let ToRelay::SlimPublish(publish) = &frame {
+            let found = self.slim_earlier_of(publish);
+            found.map_err(|error| (None, publish.id, error))
+        } else if let Some((channel, id)) = named(&frame) {
+            let found = self.reader.find(&channel, &connected.agent, &id);
+            found.map_err(|error| (Some(channel), id, error))
+        } else {
+            Ok(None)
+        };
+        let earlier = match found {
+            Ok(earlier) => earlier,
+            // Without knowing whether it is a repeat, it could be stored twice.
+            Err((channel, id, error)) => {
+                warn!(%error, "the archive could not be asked for repeats");
+                return self.refuse_unasked(conn, channel, id, now);
             }
-            None => None,
         };
         self.handle(
             Input::Frame {
@@ -328,10 +364,10 @@ impl<R: ArchiveReader> Running<R> {
         );
     }
 
-    fn refuse_unasked(&mut self, conn: Conn, channel: ChannelId, id: MessageId, now: Time) {
+    fn refuse_unasked(&mut self, conn: Conn, channel: Option<ChannelId>, id: MessageId, now: Time) {
         let frame = ToAgent::Nack(Nack {
             id,
-            channel: Some(channel),
+            channel,
             refusal: Refusal::Unavailable,
             epoch: None,
             winner: None,
@@ -435,11 +471,14 @@ impl<R: ArchiveReader> Running<R> {
                 }
             }
             Output::Read { conn, query } => self.to_ask.push_back((conn, query)),
+            Output::SlimDeliver { conns, onward } => self.slim_deliver(&conns, &onward),
+            Output::SlimAck { conn, bytes } => self.slim_push(conn, SlimOut::Ack(bytes)),
             Output::Close {
                 conn,
                 refusal,
                 resume,
             } => {
+                self.slim_close(conn, refusal);
                 if let Some(connected) = self.connected.get(&conn) {
                     connected.outbound.close(&Closing { refusal, resume });
                 }
@@ -479,7 +518,7 @@ impl<R: ArchiveReader> Running<R> {
             }
         }
         while let Some((conn, query)) = self.to_ask.pop_front() {
-            if !self.connected.contains_key(&conn) {
+            if !self.connected.contains_key(&conn) && !self.slim.contains_key(&conn) {
                 continue;
             }
             if let Some(back) = self.store.ask(conn, query) {
@@ -512,10 +551,12 @@ impl<R: ArchiveReader> Running<R> {
             self.connected.remove(&conn);
             self.handle(Input::Gone { conn }, now);
         }
+        self.slim_sweep();
     }
 
     fn has_room(&self) -> bool {
-        self.unstored.weights.len() < UNSTORED_MAX && self.unstored.bytes < UNSTORED_BYTES_MAX
+        self.unstored.weights.len() < UNSTORED_MAX
+            && self.unstored.bytes + self.hub.slim_held_bytes() < UNSTORED_BYTES_MAX
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -523,6 +564,9 @@ impl<R: ArchiveReader> Running<R> {
             writable: self.writable,
             connections: self.hub.connections(),
             channels: self.hub.channels(),
+            slim_links: self.hub.slim_links(),
+            slim_logs: self.hub.slim_logs(),
+            slim_overrun: self.slim_overrun,
             unstored: self.unstored.weights.len(),
             counters: self.hub.counters().clone(),
             tallied: self.tally.look(),
@@ -564,7 +608,12 @@ fn named(frame: &ToRelay) -> Option<(ChannelId, MessageId)> {
         | ToRelay::SealGroupInfo(_)
         | ToRelay::Seen(_)
         | ToRelay::Renew(_)
-        | ToRelay::Ping(_) => None,
+        | ToRelay::Ping(_)
+        | ToRelay::SlimSubscribe(_)
+        | ToRelay::SlimUnsubscribe(_)
+        | ToRelay::TakeSlimLogs(_)
+        // Stored under names of SLIM's own.
+        | ToRelay::SlimPublish(_) => None,
     }
 }
 

@@ -16,10 +16,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use metrics::{Key, Label, Level, Metadata, Recorder as _, Unit};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use serde::Serialize;
-use skytale_wire::refusal::Refusal;
 use tokio::{
     net::TcpListener,
     sync::Semaphore,
@@ -31,7 +28,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::Gate,
     driver::{Door, Snapshot},
+    edge::grpc::GrpcState,
 };
+
+mod metrics;
 
 /// The listening HTTP server.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct Watched {
     pub door: Door,
     /// The check of credentials.
     pub gate: Gate,
+    /// The door for gRPC, if there is one.
+    pub grpc: Option<Arc<GrpcState>>,
     /// Set when the relay has been told to stop.
     pub draining: CancellationToken,
 }
@@ -67,6 +69,9 @@ pub struct Readiness {
     pub archive: bool,
     /// The token issuers' keys are at hand.
     pub issuers: bool,
+    /// Whether the door for gRPC listens; absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<bool>,
     /// The relay has been told to stop.
     pub draining: bool,
 }
@@ -105,17 +110,19 @@ impl Drop for Health {
 }
 
 impl Watched {
-    async fn readiness(&self) -> Readiness {
+    pub(crate) async fn readiness(&self) -> Readiness {
         let snapshot = self.look().await;
         let hub = snapshot.is_some();
         let archive = snapshot.is_some_and(|snapshot| snapshot.writable);
         let issuers = self.gate.is_ready();
+        let grpc = self.grpc.as_ref().map(|grpc| grpc.listens());
         let draining = self.draining.is_cancelled();
         Readiness {
-            ready: hub && archive && issuers && !draining,
+            ready: hub && archive && issuers && grpc != Some(false) && !draining,
             hub,
             archive,
             issuers,
+            grpc,
             draining,
         }
     }
@@ -144,183 +151,13 @@ async fn readyz(State(watched): State<Arc<Watched>>) -> impl IntoResponse {
 }
 
 async fn metrics_text(State(watched): State<Arc<Watched>>) -> impl IntoResponse {
-    let text = watched
-        .look()
-        .await
-        .map(|snapshot| render(&snapshot, watched.gate.is_ready()));
+    let text = watched.look().await.map(|snapshot| {
+        metrics::render(&snapshot, watched.gate.is_ready(), watched.grpc.as_deref())
+    });
     match text {
         Some(text) => Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)),
         None => Err(StatusCode::SERVICE_UNAVAILABLE),
     }
-}
-
-/// The counters belong to the hub. A fresh recorder for each scrape only writes them down, so
-/// that several relays can live in one process.
-fn render(snapshot: &Snapshot, issuers: bool) -> String {
-    let page = Page(PrometheusBuilder::new().build_recorder());
-    let counters = &snapshot.counters;
-    page.gauge(
-        "skytale_relay_writable",
-        "Whether the archive takes writes.",
-        usize::from(snapshot.writable),
-    );
-    page.gauge(
-        "skytale_relay_issuers_ready",
-        "Whether the token issuers' keys are at hand.",
-        usize::from(issuers),
-    );
-    page.gauge(
-        "skytale_relay_connections",
-        "Connections that are open.",
-        snapshot.connections,
-    );
-    page.gauge(
-        "skytale_relay_channels",
-        "Channels that there are.",
-        snapshot.channels,
-    );
-    page.gauge(
-        "skytale_relay_unstored",
-        "Writes that are not yet durable.",
-        snapshot.unstored,
-    );
-    for (name, about, value) in [
-        (
-            "skytale_relay_opened_total",
-            "Connections that were let in.",
-            counters.opened,
-        ),
-        (
-            "skytale_relay_published_total",
-            "Messages acknowledged.",
-            counters.published,
-        ),
-        (
-            "skytale_relay_acknowledged_total",
-            "Commits and departures acknowledged.",
-            counters.acknowledged,
-        ),
-        (
-            "skytale_relay_created_total",
-            "Channels created.",
-            counters.created,
-        ),
-        (
-            "skytale_relay_delivered_total",
-            "Records delivered as they came.",
-            counters.delivered,
-        ),
-        (
-            "skytale_relay_caught_up_total",
-            "Records delivered from the archive.",
-            counters.caught_up,
-        ),
-        (
-            "skytale_relay_appended_total",
-            "Records handed to the archive.",
-            counters.appended,
-        ),
-        (
-            "skytale_relay_welcomes_total",
-            "Welcomes delivered.",
-            counters.welcomes,
-        ),
-        (
-            "skytale_relay_key_packages_total",
-            "KeyPackages handed out.",
-            counters.key_packages,
-        ),
-        (
-            "skytale_relay_reads_total",
-            "Reads asked of the archive.",
-            counters.reads,
-        ),
-        (
-            "skytale_relay_real_cells_total",
-            "Cells with frames sent to agents.",
-            snapshot.tallied.real,
-        ),
-        (
-            "skytale_relay_cover_cells_total",
-            "Cover sent to agents.",
-            snapshot.tallied.cover,
-        ),
-        (
-            "skytale_relay_cells_over_schedule_total",
-            "Cells sent beside a schedule, because the receiver allows it: a watcher of the line sees them.",
-            snapshot.tallied.over,
-        ),
-        (
-            "skytale_relay_slots_missed_total",
-            "Slots in which nothing was sent, because this machine was late or the agent did not read.",
-            snapshot.tallied.missed,
-        ),
-        (
-            "skytale_relay_cover_received_total",
-            "Cover of agents that arrived.",
-            snapshot.tallied.cover_received,
-        ),
-        (
-            "skytale_relay_cover_missing_total",
-            "Cover of agents that somebody took out on its way.",
-            snapshot.tallied.cover_missing,
-        ),
-        (
-            "skytale_relay_line_breaches_total",
-            "Lines that were closed because the agent broke their format.",
-            snapshot.tallied.breaches,
-        ),
-    ] {
-        page.counter(&Key::from_static_name(name), about, value);
-    }
-    for (name, about, by_reason) in [
-        (
-            "skytale_relay_refused_total",
-            "Requests refused.",
-            &counters.nacks,
-        ),
-        (
-            "skytale_relay_closed_total",
-            "Connections closed by the hub.",
-            &counters.closed,
-        ),
-    ] {
-        for (refusal, count) in by_reason {
-            page.counter(&by(name, *refusal), about, *count);
-        }
-    }
-    page.0.handle().render()
-}
-
-/// One scrape's text in the making.
-struct Page(PrometheusRecorder);
-
-impl Page {
-    fn gauge(&self, name: &'static str, about: &'static str, value: usize) {
-        self.0.describe_gauge(name.into(), None, about.into());
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "far fewer than 2^52 of anything"
-        )]
-        let value = value as f64;
-        self.0
-            .register_gauge(&Key::from_static_name(name), &METADATA)
-            .set(value);
-    }
-
-    fn counter(&self, key: &Key, about: &'static str, value: u64) {
-        let name = key.name().to_owned();
-        self.0
-            .describe_counter(name.into(), Some(Unit::Count), about.into());
-        self.0.register_counter(key, &METADATA).absolute(value);
-    }
-}
-
-fn by(name: &'static str, refusal: Refusal) -> Key {
-    Key::from_parts(
-        name,
-        vec![Label::from_static_parts("reason", refusal.code())],
-    )
 }
 
 async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) {
@@ -356,7 +193,6 @@ async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) {
     }
 }
 
-const METADATA: Metadata<'static> = Metadata::new("skytale_relay", Level::INFO, None);
 /// Connections held at once; more are closed at once.
 const CONNECTIONS_MAX: usize = 64;
 const HEADER_MAX: Duration = Duration::from_secs(3);
@@ -365,28 +201,3 @@ const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// A hub that takes longer to say how it is, is not ready.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_metrics_name_reasons_and_nothing_else() {
-        let mut snapshot = Snapshot {
-            writable: true,
-            connections: 3,
-            ..Snapshot::default()
-        };
-        snapshot.counters.published = 7;
-        snapshot.counters.nacks.insert(Refusal::StaleEpoch, 2);
-
-        let text = render(&snapshot, true);
-
-        assert!(text.contains("skytale_relay_connections 3\n"), "{text}");
-        assert!(text.contains("skytale_relay_published_total 7\n"), "{text}");
-        assert!(
-            text.contains("skytale_relay_refused_total{reason=\"stale_epoch\"} 2\n"),
-            "{text}"
-        );
-    }
-}

@@ -11,9 +11,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
+    sync::Arc,
 };
 
 use bytes::Bytes;
+use skytale_slim::{Onward, Routed};
 use skytale_wire::{
     frame::{Deliver, GuestProof, ToAgent, ToRelay},
     id::{AgentId, ChannelId, Digest, MessageId, RelayKey, Seq, Time, TransportKey},
@@ -38,16 +40,21 @@ mod rates;
 mod retention;
 mod roster;
 mod sequencer;
+mod slim;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
 
-pub use counters::Counters;
+pub use counters::{Counters, SlimCounters};
+pub use ledger::RequestKey;
+pub use slim::{RELAY_NAME, SlimDrop, SlimPresented, SlimRight, SlimRules};
 
 use channel::Channel;
 use connections::Connection;
 use ledger::Ledger;
 use rates::Rates;
+pub(crate) use slim::slim_message_in;
+use slim::{Slim, StoredSlim};
 
 /// How a hub is set up.
 #[derive(Debug, Clone)]
@@ -60,6 +67,8 @@ pub struct HubConfig {
     pub guests: bool,
     /// How long application messages are kept.
     pub retention_ms: u64,
+    /// What holds for SLIM.
+    pub slim: SlimRules,
 }
 
 /// The relay's mind. The driver owns the one there is and calls it from one thread.
@@ -79,6 +88,7 @@ pub struct Hub {
     ledger: Ledger,
     rates: Rates,
     timers: BTreeSet<(Time, Timer)>,
+    slim: Slim,
     counters: Counters,
 }
 
@@ -88,6 +98,7 @@ enum Timer {
     Permit(Conn),
     SlowReader(Conn),
     ReadAgain(Conn, ChannelId),
+    SlimReadAgain(Conn, ChannelId),
     Retention,
     Sweep,
 }
@@ -114,9 +125,12 @@ impl Hub {
             rates: Rates::default(),
             // Time zero is past: the first Tick looks what retention has to do.
             timers: BTreeSet::from([(Time(0), Timer::Retention), (Time(0), Timer::Sweep)]),
+            slim: Slim::default(),
             counters: Counters::default(),
         };
+        let (slim, channels) = split(channels);
         hub.channels = decode_channels(channels)?;
+        hub.slim_load(decode_slim(slim)?);
         hub.rebuild_indexes();
         Ok(hub)
     }
@@ -131,7 +145,9 @@ impl Hub {
         out: &mut Vec<Output>,
     ) -> Result<(), ArchiveError> {
         let from = out.len();
+        let (slim, channels) = split(channels);
         let fresh = decode_channels(channels)?;
+        let slim = decode_slim(slim)?;
         self.fail_from(Ticket(0), out);
         let mut old = std::mem::replace(&mut self.channels, fresh);
         for (id, channel) in &mut self.channels {
@@ -148,9 +164,11 @@ impl Hub {
             }
         }
         self.rebuild_indexes();
+        self.slim_load(slim);
         self.close_early_speakers(out);
         self.ledger.writable = true;
         self.resume_all(out);
+        self.slim_resume_all(out);
         // Loading took its time: what has become due meanwhile happens now.
         self.tick(now, out);
         self.counters.count(&out[from..]);
@@ -162,6 +180,13 @@ impl Hub {
         let from = out.len();
         match input {
             Input::Opened { conn, presented } => self.opened(conn, presented, now, out),
+            Input::SlimOpened { conn, presented } => self.slim_opened(conn, presented, now, out),
+            Input::Slim {
+                conn,
+                message,
+                earlier,
+            } => self.slim_message(conn, &message, earlier, now, out),
+            Input::SlimLost => self.slim_lost(),
             Input::Frame {
                 conn,
                 frame,
@@ -217,6 +242,12 @@ impl Hub {
             Answer::GroupInfo { channel, sealed } => {
                 self.group_info_read(conn, channel, sealed, now, out);
             }
+            Answer::SlimRecords {
+                log,
+                after,
+                records,
+            } => self.slim_records_read(conn, log, after, &records, now, out),
+            Answer::SlimRecord(record) => self.slim_record_read(conn, record.as_ref(), out),
             Answer::Unreadable(query) => self.unreadable(conn, &query, now, out),
         }
     }
@@ -233,6 +264,10 @@ impl Hub {
             Query::GroupInfo { channel } => {
                 self.refuse_takes(conn, channel, Refusal::Unavailable, out);
             }
+            Query::SlimRecords { log, after, .. } => {
+                self.slim_records_read(conn, log, after, &[], now, out);
+            }
+            Query::SlimRecord { .. } => self.slim_record_read(conn, None, out),
         }
     }
 
@@ -292,6 +327,12 @@ impl Hub {
                 ToAgent::Pong(skytale_wire::frame::Pong { id: ping.id }),
                 out,
             ),
+            ToRelay::SlimSubscribe(subscribe) => self.slim_native_subscribe(who, &subscribe, out),
+            ToRelay::TakeSlimLogs(take) => self.slim_take_logs(who, &take, out),
+            ToRelay::SlimUnsubscribe(end) => self.slim_native_unsubscribe(who, &end),
+            ToRelay::SlimPublish(publish) => {
+                self.slim_native_publish(who, &publish, earlier, now, out);
+            }
         }
     }
 
@@ -304,6 +345,7 @@ impl Hub {
                 Timer::Permit(conn) => self.check_permit(conn, now, out),
                 Timer::SlowReader(conn) => self.check_progress(conn, now, out),
                 Timer::ReadAgain(conn, channel) => self.read_again(conn, channel, out),
+                Timer::SlimReadAgain(conn, log) => self.slim_read_again(conn, log, out),
                 Timer::Retention => self.prune(now, out),
                 Timer::Sweep => {
                     self.rates.sweep(&self.config.limits, now);
@@ -339,6 +381,25 @@ impl fmt::Debug for Hub {
             .field("connections", &self.conns.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Rows of SLIM, and channels.
+fn split(stored: Vec<StoredChannel>) -> (Vec<StoredChannel>, Vec<StoredChannel>) {
+    stored
+        .into_iter()
+        .partition(|row| slim::is_slim(&row.state))
+}
+
+fn decode_slim(
+    stored: Vec<StoredChannel>,
+) -> Result<Vec<(StoredChannel, StoredSlim)>, ArchiveError> {
+    stored
+        .into_iter()
+        .map(|row| {
+            let kept = StoredSlim::read(&row)?;
+            Ok((row, kept))
+        })
+        .collect()
 }
 
 fn decode_channels(
@@ -431,6 +492,26 @@ pub enum Input {
         /// Where the same request was stored earlier.
         earlier: Option<Seq>,
     },
+    /// A SLIM stream has begun, and its token was checked.
+    SlimOpened {
+        /// Which.
+        conn: Conn,
+        /// With what.
+        presented: SlimPresented,
+    },
+    /// A message has come over a SLIM stream whose header was made for it. `earlier` is what the
+    /// archive knows under one of [`Hub::slim_keys`], as for [`Input::Frame`]; native agents'
+    /// messages come as frames.
+    Slim {
+        /// Over which.
+        conn: Conn,
+        /// The message.
+        message: Box<Routed>,
+        /// Where the same one was stored earlier.
+        earlier: Option<Seq>,
+    },
+    /// A message has come over a SLIM stream, and the archive could not be asked for it.
+    SlimLost,
     /// A new token on a living connection, checked by the edge.
     Renewed {
         /// Which.
@@ -513,6 +594,20 @@ pub enum Output {
         /// What.
         query: Query,
     },
+    /// The same SLIM message for many SLIM streams: each signs it for itself.
+    SlimDeliver {
+        /// To which.
+        conns: Vec<Conn>,
+        /// What.
+        onward: Arc<Onward>,
+    },
+    /// An answer to a subscription, for one SLIM stream.
+    SlimAck {
+        /// To which.
+        conn: Conn,
+        /// What, complete.
+        bytes: Bytes,
+    },
     /// Send `Closing` and end the connection.
     Close {
         /// Which.
@@ -560,6 +655,26 @@ pub enum Query {
         /// Which channel.
         channel: ChannelId,
     },
+    /// Records of the log of a SLIM name, of which older ones may be gone.
+    SlimRecords {
+        /// Which log.
+        log: ChannelId,
+        /// The last one sent.
+        after: Seq,
+        /// At most so many.
+        count_max: usize,
+        /// At most so many bytes, beyond the first.
+        bytes_max: usize,
+    },
+    /// One record by its name, in the first of these logs that has it.
+    SlimRecord {
+        /// Which logs.
+        logs: Vec<ChannelId>,
+        /// Who sent it.
+        agent: AgentId,
+        /// Its name.
+        id: MessageId,
+    },
 }
 
 /// What the archive said. Each variant repeats what was asked.
@@ -599,6 +714,17 @@ pub enum Answer {
         /// What is kept.
         sealed: Option<SealedGroupInfo>,
     },
+    /// To [`Query::SlimRecords`].
+    SlimRecords {
+        /// Which log.
+        log: ChannelId,
+        /// What was asked.
+        after: Seq,
+        /// In order; empty at the durable head.
+        records: Vec<StoredRecord>,
+    },
+    /// To [`Query::SlimRecord`].
+    SlimRecord(Option<StoredRecord>),
     /// The archive could not read.
     Unreadable(Query),
 }

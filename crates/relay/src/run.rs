@@ -7,6 +7,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,7 +22,10 @@ use crate::{
     auth::{Gate, GateError},
     config::{BadConfig, Engine, RelayConfig},
     driver::{Clock, Door, Driver, StartError},
-    edge::quic::{QuicEdge, QuicError},
+    edge::{
+        grpc::{GrpcEdge, GrpcError, GrpcParts, GrpcState},
+        quic::{QuicEdge, QuicError},
+    },
     health::{Health, Watched},
     hub::HubConfig,
 };
@@ -33,6 +37,7 @@ pub struct Relay {
     health_addr: SocketAddr,
     driver: Driver,
     quic: QuicEdge,
+    grpc: Option<GrpcEdge>,
     health: Health,
     draining: CancellationToken,
     /// Ends what has no end of its own.
@@ -61,6 +66,9 @@ pub enum RelayError {
     /// The door for agents cannot be opened.
     #[error(transparent)]
     Quic(#[from] QuicError),
+    /// The door for gRPC cannot be opened.
+    #[error(transparent)]
+    Grpc(#[from] GrpcError),
     /// The health address is taken, or is not this machine's.
     #[error("cannot listen for health checks on {addr}: {reason}")]
     Health {
@@ -75,7 +83,8 @@ pub enum RelayError {
 }
 
 impl Relay {
-    /// Opens the archive, then the doors. Everything that can fail has failed when this returns.
+    /// Opens the archive, then the doors. Everything that can fail has failed when this returns; the
+    /// door for gRPC may still wait for the token issuers' keys, so that it turns nobody away.
     pub async fn start(config: RelayConfig) -> Result<Self, RelayError> {
         config.check()?;
         let dir = config.data_dir.clone();
@@ -89,15 +98,17 @@ impl Relay {
             limits: config.limits.clone(),
             guests: config.guests,
             retention_ms: config.retention_ms(),
+            slim: config.slim.clone(),
         };
         let driver = open_driver(&config, hub, clock).await?;
         let draining = CancellationToken::new();
         let watched = Watched {
             door: driver.door(),
             gate: gate.clone(),
+            grpc: config.grpc_addr.is_some().then(Arc::<GrpcState>::default),
             draining: draining.clone(),
         };
-        let (health, quic) = match open_doors(&config, secret, watched).await {
+        let (health, quic, grpc) = match open_doors(&config, secret, watched).await {
             Ok(doors) => doors,
             Err(error) => {
                 driver.stop().await;
@@ -108,13 +119,15 @@ impl Relay {
         tokio::spawn(background.clone().run_until_cancelled_owned(refresh(gate)));
         let quic_addr = quic.addr().unwrap_or(config.quic_addr);
         let health_addr = health.addr();
-        info!(relay = %key.short(), %quic_addr, %health_addr, "the relay is up");
+        let grpc_addr = grpc.as_ref().map(GrpcEdge::addr);
+        info!(relay = %key.short(), %quic_addr, ?grpc_addr, %health_addr, "the relay is up");
         Ok(Self {
             key,
             quic_addr,
             health_addr,
             driver,
             quic,
+            grpc,
             health,
             draining,
             _background: background.drop_guard(),
@@ -131,6 +144,11 @@ impl Relay {
         self.quic_addr
     }
 
+    /// Where SLIM's agents connect, and ours where UDP is blocked.
+    pub fn grpc_addr(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(GrpcEdge::addr)
+    }
+
     /// Where health and metrics are read.
     pub fn health_addr(&self) -> SocketAddr {
         self.health_addr
@@ -143,11 +161,21 @@ impl Relay {
 
     /// Takes nothing more in, stores what has come, tells every agent to resume, and ends: within
     /// ten seconds.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.draining.cancel();
         self.quic.stop_listening();
+        if let Some(grpc) = &mut self.grpc {
+            // Before any stream ends: SLIM's clients dial again at once, and give up for good if
+            // somebody who is about to go takes the call.
+            grpc.stop_listening().await;
+        }
         self.driver.stop().await;
-        self.quic.finish(GOODBYE_MAX).await;
+        let grpc = async {
+            if let Some(grpc) = self.grpc {
+                grpc.finish(GOODBYE_MAX).await;
+            }
+        };
+        tokio::join!(self.quic.finish(GOODBYE_MAX), grpc);
         self.health.stop().await;
         info!(relay = %self.key.short(), "the relay has stopped");
     }
@@ -158,6 +186,7 @@ impl fmt::Debug for Relay {
         f.debug_struct("Relay")
             .field("key", &self.key)
             .field("quic_addr", &self.quic_addr)
+            .field("grpc", &self.grpc)
             .field("health_addr", &self.health_addr)
             .finish_non_exhaustive()
     }
@@ -183,17 +212,30 @@ async fn open_doors(
     config: &RelayConfig,
     secret: SecretKey,
     watched: Watched,
-) -> Result<(Health, QuicEdge), RelayError> {
-    let (door, gate) = (watched.door.clone(), watched.gate.clone());
+) -> Result<(Health, QuicEdge, Option<GrpcEdge>), RelayError> {
     let addr = config.health_addr;
-    let health = Health::open(addr, watched)
+    let health = Health::open(addr, watched.clone())
         .await
         .map_err(|error| RelayError::Health {
             addr,
             reason: error.kind(),
         })?;
-    let quic = QuicEdge::open(config, secret, gate, door).await?;
-    Ok((health, quic))
+    let (door, gate) = (watched.door.clone(), watched.gate.clone());
+    let quic = QuicEdge::open(config, secret.clone(), gate, door).await?;
+    // The last: what it lets in is served at once.
+    let grpc = match (config.grpc_addr, watched.grpc.clone()) {
+        (Some(addr), Some(state)) => {
+            let parts = GrpcParts {
+                addr,
+                watched,
+                state,
+                secret,
+            };
+            Some(GrpcEdge::open(config, parts).await?)
+        }
+        _ => None,
+    };
+    Ok((health, quic, grpc))
 }
 
 async fn open_driver(

@@ -23,6 +23,7 @@ pub(super) fn run<A: Archive, O: Fn() -> Result<A, ArchiveError>>(mut fresh: imp
     a_key_package_is_handed_out_once_and_the_last_resort_again_and_again(&fresh());
     key_packages_beyond_the_limit_or_the_age_are_gone(&fresh());
     pruning_keeps_the_log_hash_and_the_commits(&fresh());
+    pruning_leaves_nothing_of_slim_and_an_empty_log_can_go(&fresh());
     a_welcome_waits_until_it_is_dropped(&fresh());
     the_newest_group_info_is_kept_until_its_epoch_ends(&fresh());
     many_appends_to_a_channel_may_share_a_batch_with_everything_else(&fresh());
@@ -286,6 +287,56 @@ fn pruning_keeps_the_log_hash_and_the_commits<A: Archive>(
 
     archive.write(&[prune(99)]).unwrap();
     assert_eq!(archive.reader().channels().unwrap()[0].pruned, Seq(4));
+}
+
+fn pruning_leaves_nothing_of_slim_and_an_empty_log_can_go<A: Archive>(
+    open: &impl Fn() -> Result<A, ArchiveError>,
+) {
+    let mut archive = open().unwrap();
+    let kinds = [
+        Kind::SlimMessageOne,
+        Kind::SlimMessageTwo,
+        Kind::SlimCommitOne,
+        Kind::SlimCommitTwo,
+    ];
+    let mut batch = vec![channel(ALPHA), channel(BETA)];
+    for (seq, kind) in (1..).zip(kinds) {
+        batch.push(Write::Append(record(ALPHA, seq, kind, b"slim")));
+        batch.push(Write::Append(record(BETA, seq, kind, b"slim")));
+    }
+    archive.write(&batch).unwrap();
+    let prune = Write::Prune {
+        channel: ALPHA,
+        up_to: Seq(3),
+    };
+    archive.write(&[prune]).unwrap();
+    let reader = archive.reader();
+    let left: Vec<Seq> = all(&reader, ALPHA).iter().map(|it| it.seq).collect();
+    assert_eq!(left, [Seq(4)]);
+    let find = |seq| reader.find(&ALPHA, &ALICE, &id(seq)).unwrap();
+    assert_eq!((find(3), find(4)), (None, Some(Seq(4))));
+    drop(reader);
+
+    // What comes after it in the same batch begins anew.
+    let again = record(ALPHA, 1, Kind::SlimMessageTwo, b"again");
+    archive
+        .write(&[
+            Write::Forget { channel: ALPHA },
+            channel(ALPHA),
+            Write::Append(again.clone()),
+            Write::Forget { channel: BETA },
+        ])
+        .unwrap();
+    drop(archive);
+    let archive = open().unwrap();
+
+    let reader = archive.reader();
+    assert_eq!(all(&reader, ALPHA), [stored(&again)]);
+    let channels = reader.channels().unwrap();
+    let alpha = |row: &StoredChannel| (row.channel, row.head, row.pruned);
+    let rows: Vec<_> = channels.iter().map(alpha).collect();
+    assert_eq!(rows, [(ALPHA, Seq(1), Seq(0))]);
+    assert_eq!(reader.find(&BETA, &ALICE, &id(4)).unwrap(), None);
 }
 
 fn a_welcome_waits_until_it_is_dropped<A: Archive>(open: &impl Fn() -> Result<A, ArchiveError>) {

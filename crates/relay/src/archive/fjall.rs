@@ -39,8 +39,8 @@ use skytale_wire::{
 };
 
 use super::{
-    Append, Archive, ArchiveError, ArchiveReader, KeyPackagesLeft, SealedGroupInfo, StoredChannel,
-    StoredRecord, WelcomeRow, Write, Written, stub_of,
+    Append, Archive, ArchiveError, ArchiveReader, Fate, KeyPackagesLeft, SealedGroupInfo,
+    StoredChannel, StoredRecord, WelcomeRow, Write, Written, fate_of,
 };
 
 /// The writing side.
@@ -335,6 +335,7 @@ impl<'a> Staged<'a> {
                 .drop_welcome(agent, channel, id)
                 .map(|()| Written::Done),
             Write::Prune { channel, up_to } => self.prune(channel, *up_to).map(|()| Written::Done),
+            Write::Forget { channel } => self.forget(channel).map(|()| Written::Done),
         }
     }
 
@@ -471,12 +472,24 @@ impl<'a> Staged<'a> {
                 .get(Space::Records, &place)?
                 .ok_or_else(|| damaged("records"))?;
             let (hash, record) = split(&row, Digest::LEN, Space::Records)?;
-            if let Some(stub) = stub_of(record)? {
-                self.put(Space::Records, place, key(&[hash, &stub]));
+            match fate_of(record)? {
+                Fate::Stays => {}
+                Fate::Shrinks(stub) => self.put(Space::Records, place, key(&[hash, &stub])),
+                Fate::Goes(agent, id) => {
+                    self.remove(Space::Ids, key(&[&channel.0, &agent.0, &id.0]));
+                    self.remove(Space::Records, place);
+                }
             }
         }
         head.pruned = up_to;
         self.put(Space::Heads, channel.0.to_vec(), head.row());
+        Ok(())
+    }
+
+    fn forget(&mut self, channel: &ChannelId) -> Result<(), ArchiveError> {
+        self.prune(channel, Seq(u64::MAX))?;
+        self.remove(Space::Heads, channel.0.to_vec());
+        self.remove(Space::Channels, channel.0.to_vec());
         Ok(())
     }
 

@@ -17,8 +17,8 @@ use skytale_wire::{
 };
 
 use super::{
-    Append, Archive, ArchiveError, ArchiveReader, KeyPackagesLeft, SealedGroupInfo, StoredChannel,
-    StoredRecord, WelcomeRow, Write, Written, stub_of,
+    Append, Archive, ArchiveError, ArchiveReader, Fate, KeyPackagesLeft, SealedGroupInfo,
+    StoredChannel, StoredRecord, WelcomeRow, Write, Written, fate_of,
 };
 
 /// The writing side.
@@ -261,6 +261,15 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, ArchiveError> {
             Ok(Written::Done)
         }
         Write::Prune { channel, up_to } => prune(tx, channel, *up_to).map(|()| Written::Done),
+        Write::Forget { channel } => {
+            prune(tx, channel, Seq(i64::MAX.unsigned_abs()))?;
+            run(
+                tx,
+                "DELETE FROM channels WHERE channel = ?1",
+                params![channel.0],
+            )?;
+            Ok(Written::Done)
+        }
     }
 }
 
@@ -432,12 +441,27 @@ fn prune(tx: &Transaction<'_>, channel: &ChannelId, up_to: Seq) -> Result<(), Ar
             |row| bytes(row, 0),
         )?;
         let record = record.ok_or_else(|| ArchiveError::Damaged("a record is missing".into()))?;
-        if let Some(stub) = stub_of(&record)? {
-            run(
-                tx,
-                "UPDATE records SET record = ?3 WHERE channel = ?1 AND seq = ?2",
-                params![channel.0, seq, stub],
-            )?;
+        match fate_of(&record)? {
+            Fate::Stays => {}
+            Fate::Shrinks(stub) => {
+                run(
+                    tx,
+                    "UPDATE records SET record = ?3 WHERE channel = ?1 AND seq = ?2",
+                    params![channel.0, seq, stub],
+                )?;
+            }
+            Fate::Goes(agent, id) => {
+                run(
+                    tx,
+                    "DELETE FROM ids WHERE channel = ?1 AND agent = ?2 AND id = ?3",
+                    params![channel.0, agent.0, id.0],
+                )?;
+                run(
+                    tx,
+                    "DELETE FROM records WHERE channel = ?1 AND seq = ?2",
+                    params![channel.0, seq],
+                )?;
+            }
         }
     }
     run(

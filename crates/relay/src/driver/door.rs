@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use skytale_slim::Routed;
 use skytale_wire::{
     frame::{Closing, ToRelay, Traffic},
     id::MessageId,
@@ -18,11 +19,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::{
     Snapshot,
     outbound::{Outbound, Taken},
+    slim::SlimQueue,
     tally::Tally,
 };
 use crate::{
     edge::terms::Terms,
-    hub::{Conn, Input, Lane, Presented, Right},
+    hub::{Conn, Input, Lane, Presented, Right, SlimPresented},
 };
 
 /// The driver's entrance, for every edge alike.
@@ -47,6 +49,17 @@ pub(super) enum Arrival {
     Frame {
         conn: Conn,
         frame: ToRelay,
+        room: OwnedSemaphorePermit,
+    },
+    SlimOpened {
+        conn: Conn,
+        presented: SlimPresented,
+        queue: Arc<SlimQueue>,
+    },
+    /// A SLIM message, with the room that it takes until it has been handled.
+    Slim {
+        conn: Conn,
+        message: Box<Routed>,
         room: OwnedSemaphorePermit,
     },
     Input(Input),
@@ -81,7 +94,7 @@ impl Door {
 
     /// Lets an agent in whose identity has been proved, on a line of these terms.
     pub async fn enter(&self, presented: Presented, terms: &Terms) -> Result<Link, Stopped> {
-        let conn = Conn(self.next_conn.fetch_add(1, Ordering::Relaxed));
+        let conn = self.next_conn();
         let outbound = Arc::new(Outbound::for_line(terms));
         self.send(Arrival::Opened {
             conn,
@@ -117,7 +130,25 @@ impl Door {
         self.send(Arrival::Stop).await
     }
 
-    async fn send(&self, arrival: Arrival) -> Result<(), Stopped> {
+    pub(super) fn next_conn(&self) -> Conn {
+        Conn(self.next_conn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Waits until what has come over all lines leaves room for so many bytes.
+    pub(super) async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Stopped> {
+        let units = u32::try_from(
+            bytes
+                .div_ceil(ROOM_UNIT)
+                .clamp(1, ROOM_BYTES_MAX / ROOM_UNIT),
+        )
+        .expect("the room has far less than 2^32 units");
+        Arc::clone(&self.room)
+            .acquire_many_owned(units)
+            .await
+            .map_err(|_| Stopped)
+    }
+
+    pub(super) async fn send(&self, arrival: Arrival) -> Result<(), Stopped> {
         self.arrivals.send(arrival).await.map_err(|_| Stopped)
     }
 }
@@ -132,16 +163,7 @@ impl Link {
     /// Hands a frame in, of so many bytes on the line. Waits while the driver has enough to do,
     /// so that the peer's flow control is what fills up.
     pub async fn frame(&self, frame: ToRelay, bytes: usize) -> Result<(), Stopped> {
-        let units = u32::try_from(
-            bytes
-                .div_ceil(ROOM_UNIT)
-                .clamp(1, ROOM_BYTES_MAX / ROOM_UNIT),
-        )
-        .expect("the room has far less than 2^32 units");
-        let room = Arc::clone(&self.door.room)
-            .acquire_many_owned(units)
-            .await
-            .map_err(|_| Stopped)?;
+        let room = self.door.room_for(bytes).await?;
         self.door
             .send(Arrival::Frame {
                 conn: self.conn,

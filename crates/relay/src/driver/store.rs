@@ -10,11 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use skytale_wire::id::{AgentId, ChannelId, MessageId, Seq};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::{
-    archive::{Append, Archive, ArchiveError, ArchiveReader, Write, Written},
+    archive::{Append, Archive, ArchiveError, ArchiveReader, StoredRecord, Write, Written},
     hub::{Answer, Conn, Query, Ticket},
 };
 
@@ -129,7 +130,10 @@ pub(super) fn weight(write: &Write) -> usize {
         Write::Channel { state, .. } => state.len(),
         Write::GroupInfo { sealed, .. } => sealed.sealed.len(),
         Write::PutKeyPackages { packages, .. } => packages.iter().map(|it| it.len()).sum(),
-        Write::TakeKeyPackage { .. } | Write::DropWelcome { .. } | Write::Prune { .. } => 0,
+        Write::TakeKeyPackage { .. }
+        | Write::DropWelcome { .. }
+        | Write::Prune { .. }
+        | Write::Forget { .. } => 0,
     };
     heavy + WRITE_COST
 }
@@ -255,7 +259,38 @@ fn answer<R: ArchiveReader>(reader: &R, query: &Query) -> Result<Answer, Archive
             channel: *channel,
             sealed: reader.group_info(channel)?,
         },
+        Query::SlimRecords {
+            log,
+            after,
+            count_max,
+            bytes_max,
+        } => Answer::SlimRecords {
+            log: *log,
+            after: *after,
+            records: reader.records(log, *after, *count_max, *bytes_max)?,
+        },
+        Query::SlimRecord { logs, agent, id } => {
+            Answer::SlimRecord(record_named(reader, logs, agent, id)?)
+        }
     })
+}
+
+fn record_named<R: ArchiveReader>(
+    reader: &R,
+    logs: &[ChannelId],
+    agent: &AgentId,
+    id: &MessageId,
+) -> Result<Option<StoredRecord>, ArchiveError> {
+    for log in logs {
+        let Some(seq) = reader.find(log, agent, id)? else {
+            continue;
+        };
+        let before = Seq(seq.0.saturating_sub(1));
+        let found = reader.records(log, before, 1, 0)?.pop();
+        // Pruned between the two look-ups, it is not there any more.
+        return Ok(found.filter(|record| record.seq == seq));
+    }
+    Ok(None)
 }
 
 /// The first of these frames, and as many more as stay small together: a connection's queue has

@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     archive::{Written, fjall::FjallArchive, sqlite::SqliteArchive},
     edge::terms::Terms,
-    hub::{Presented, Right},
+    hub::{Presented, Right, SlimRules},
     limits::{Limits, Rate},
 };
 
@@ -198,6 +198,7 @@ fn start<A: Archive + 'static>(archive: A) -> Driver {
         limits,
         guests: true,
         retention_ms: 1_000_000_000,
+        slim: SlimRules::default(),
     };
     Driver::start(config, archive, Clock::system()).unwrap()
 }
@@ -394,3 +395,5 @@ async fn a_link_that_was_only_dropped_is_forgotten() {
     until(&door, |snapshot| snapshot.connections == 0).await;
     driver.stop().await;
 }
+
+mod slim;

@@ -171,36 +171,18 @@ impl Default for Terms {
 }
 
 fn shape(line: &Line) -> Result<Shape, Refusal> {
-    let mode = Mode::ALL
-        .into_iter()
-        .find(|mode| number(*mode) == line.mode)
-        .ok_or(Refusal::ShapeSenseless)?;
     let bulk = if line.bulk_now { Bulk::Now } else { Bulk::Wait };
-    Shape::new(mode)
-        .with_rate(line.millislots)
-        .and_then(|shape| shape.with_cell(line.cell))
-        .and_then(|shape| shape.with_bank(line.bank))
-        .and_then(|shape| shape.with_bulk(bulk))
+    Shape::from_numbers(line.mode, line.millislots, line.cell, line.bank, bulk)
         .map_err(|_| Refusal::ShapeSenseless)
 }
 
 fn line(shape: &Shape) -> Line {
     Line {
-        mode: number(shape.mode()),
+        mode: shape.mode().number(),
         millislots: shape.millislots(),
         cell: u32::try_from(shape.cell()).expect("a cell has 1,150 bytes at most"),
         bank: shape.bank(),
         bulk_now: shape.bulk() == Bulk::Now,
-    }
-}
-
-/// As docs/wire.md numbers them.
-const fn number(mode: Mode) -> u8 {
-    match mode {
-        Mode::Padded => 0,
-        Mode::Immediate => 1,
-        Mode::Adaptive => 2,
-        Mode::Constant => 3,
     }
 }
 

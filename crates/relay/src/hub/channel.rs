@@ -7,7 +7,7 @@ use skytale_wire::{
     id::{AgentId, ChannelId, Digest, Epoch, Generation, InviteId, MessageId, Seq, Time},
 };
 
-use super::{Conn, Ticket, roster::Roster, subscriptions::Subscriber};
+use super::{Conn, Ticket, retention, roster::Roster, subscriptions::Subscriber};
 use crate::{
     archive::{ArchiveError, StoredChannel},
     limits::Bucket,
@@ -191,15 +191,7 @@ impl Channel {
     /// Notes that the record at `seq` came now, when the last note is older than `spacing_ms`.
     /// Whether there is something new to store.
     pub(super) fn mark(&mut self, seq: Seq, now: Time, spacing_ms: u64) -> bool {
-        let due = self
-            .kept
-            .marks
-            .last()
-            .is_none_or(|last| last.seq < seq && now.since(last.at) >= spacing_ms);
-        if due {
-            self.kept.marks.push(Mark { seq, at: now });
-        }
-        due
+        retention::mark(&mut self.kept.marks, seq, now, spacing_ms)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use skytale_wire::{
-    frame::{GuestProof, PROTOCOL, Ready, Renewed, ToAgent, ToRelay},
+    frame::{GuestProof, PROTOCOL, Ready, Renewed, SLIM_MESSAGE_BYTES_MAX, ToAgent, ToRelay},
     id::{AgentId, ChannelId, InviteId, MessageId, Seq, Time, TransportKey, verify},
     refusal::Refusal,
     statement,
@@ -173,6 +173,7 @@ impl Hub {
             last_resort: key_packages.last_resort,
             // The edge's business: the driver adds what was agreed at the door.
             traffic: None,
+            slim_bytes_max: u32::try_from(SLIM_MESSAGE_BYTES_MAX).ok(),
         };
         send(conn, ToAgent::Ready(ready), out);
         if let Some(older) = self.lines.insert(agent, conn)
@@ -245,6 +246,7 @@ impl Hub {
 
     /// Forgets a connection that is gone.
     pub(super) fn forget(&mut self, conn: Conn) {
+        self.slim_forget(conn);
         let Some(connection) = self.conns.remove(&conn) else {
             return;
         };
@@ -275,6 +277,7 @@ impl Hub {
         self.timers.insert((due, Timer::SlowReader(conn)));
         if fresh {
             self.stop_live(conn);
+            self.slim_stop_live(conn);
         }
     }
 
@@ -291,6 +294,7 @@ impl Hub {
             });
         }
         self.pump(conn, out);
+        self.slim_pump(conn, out);
     }
 
     pub(super) fn check_permit(&mut self, conn: Conn, now: Time, out: &mut Vec<Output>) {
@@ -299,6 +303,7 @@ impl Hub {
         if self.conns.get(&conn).is_some_and(ended) {
             self.close(conn, Refusal::TokenExpired, true, out);
         }
+        self.slim_check_permit(conn, now, out);
     }
 
     pub(super) fn check_progress(&mut self, conn: Conn, now: Time, out: &mut Vec<Output>) {

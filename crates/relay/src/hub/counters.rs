@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skytale_wire::{frame::ToAgent, refusal::Refusal};
 
-use super::{Lane, Output};
+use super::{Lane, Output, SlimDrop};
 use crate::archive::Write;
 
 /// Counted from what the hub puts out, so that no path can be forgotten.
@@ -34,6 +34,39 @@ pub struct Counters {
     pub nacks: BTreeMap<Refusal, u64>,
     /// Connections closed by the hub, by reason.
     pub closed: BTreeMap<Refusal, u64>,
+    /// What became of SLIM's messages.
+    pub slim: SlimCounters,
+}
+
+/// What became of SLIM's messages, whichever door they came through.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SlimCounters {
+    /// Publications passed on to somebody.
+    pub relayed: u64,
+    /// Publications handed to connections, counted once for each receiver.
+    pub delivered: u64,
+    /// Publications handed to native lines from the archive.
+    pub caught_up: u64,
+    /// Publications handed to the store.
+    pub archived: u64,
+    /// Publications passed on without being stored, because no further name may have a log.
+    pub unarchived: u64,
+    /// Messages that were stored before and went on once more.
+    pub repeated: u64,
+    /// Commits and proposals that were let in.
+    pub commits_accepted: u64,
+    /// Commits and proposals that another commit came before.
+    pub commits_stale: u64,
+    /// Commits and proposals that were said again.
+    pub commits_repeated: u64,
+    /// Requests for a repeat that were answered from the archive.
+    pub rtx_answered: u64,
+    /// Pings and heartbeats to the relay itself.
+    pub pings: u64,
+    /// Subscriptions that were refused.
+    pub refused: u64,
+    /// Publications dropped, by reason.
+    pub dropped: BTreeMap<SlimDrop, u64>,
 }
 
 impl Counters {
@@ -46,6 +79,8 @@ impl Counters {
                     self.appended += u64::from(matches!(write, Write::Append(_)));
                 }
                 Output::Read { .. } => self.reads += 1,
+                // Counted where it is decided, because what goes out does not say why.
+                Output::SlimDeliver { .. } | Output::SlimAck { .. } => {}
                 Output::Close { refusal, .. } => *self.closed.entry(*refusal).or_default() += 1,
             }
         }
@@ -68,7 +103,11 @@ impl Counters {
             | ToAgent::GroupInfoWanted(_)
             | ToAgent::Renewed(_)
             | ToAgent::Pong(_)
-            | ToAgent::Closing(_) => {}
+            | ToAgent::Closing(_)
+            | ToAgent::SlimSubscribed(_)
+            | ToAgent::SlimPublished(_)
+            | ToAgent::SlimDeliver(_)
+            | ToAgent::SlimLogs(_) => {}
         }
     }
 }

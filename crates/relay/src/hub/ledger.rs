@@ -9,7 +9,10 @@ use skytale_wire::{
     refusal::Refusal,
 };
 
-use super::{Conn, Output, Ticket};
+use super::{
+    Conn, Output, Ticket,
+    slim::{After, SlimAppended},
+};
 use crate::archive::Write;
 
 /// The queue of writes, and which requests it has answered or is about to.
@@ -27,7 +30,7 @@ pub(super) struct Ledger {
 }
 
 /// What names a request for ever.
-pub(super) type RequestKey = (AgentId, ChannelId, MessageId);
+pub type RequestKey = (AgentId, ChannelId, MessageId);
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub(super) struct Pending {
     pub(super) effect: Effect,
     /// Goes out once it is durable.
     pub(super) replies: Vec<Reply>,
+    /// What of SLIM may not overtake it.
+    pub(super) after: Vec<After>,
 }
 
 /// A frame that waits for a write.
@@ -84,6 +89,10 @@ pub(super) enum Effect {
     KeyPackageTaken { agent: AgentId },
     /// Bodies are gone.
     Pruned { channel: ChannelId, up_to: Seq },
+    /// A message has its place in the log of a SLIM name.
+    SlimAppended(Box<SlimAppended>),
+    /// Messages of a SLIM name are gone.
+    SlimPruned { log: ChannelId, up_to: Seq },
     /// Nobody waits for it.
     Nothing,
 }
@@ -95,6 +104,23 @@ pub(super) struct Committed {
     pub(super) epoch: Epoch,
     pub(super) welcomes: Vec<(AgentId, Welcome)>,
     pub(super) sealed: Option<Sealed>,
+}
+
+impl Effect {
+    /// Which request gets which place, when it is a record.
+    fn place(&self) -> Option<(RequestKey, Seq)> {
+        match self {
+            Self::Appended { deliver, key, .. } => Some((*key, deliver.seq)),
+            Self::SlimAppended(appended) => Some((appended.key, appended.seq)),
+            Self::Created { .. }
+            | Self::Sealed { .. }
+            | Self::KeyPackagesPut
+            | Self::KeyPackageTaken { .. }
+            | Self::Pruned { .. }
+            | Self::SlimPruned { .. }
+            | Self::Nothing => None,
+        }
+    }
 }
 
 impl Default for Ledger {
@@ -125,13 +151,14 @@ impl Ledger {
     ) -> Ticket {
         self.last = Ticket(self.last.0 + 1);
         let ticket = self.last;
-        if let Effect::Appended { deliver, key, .. } = &effect {
-            self.known.insert(*key, Known::Waiting(ticket, deliver.seq));
+        if let Some((key, seq)) = effect.place() {
+            self.known.insert(key, Known::Waiting(ticket, seq));
         }
         self.pending.push_back(Pending {
             ticket,
             effect,
             replies: reply.into_iter().collect(),
+            after: Vec::new(),
         });
         out.push(Output::Store { ticket, write });
         ticket
@@ -159,6 +186,20 @@ impl Ledger {
         None
     }
 
+    /// Lets something of SLIM wait for a write. Given back when that write is not on its way.
+    pub(super) fn wait_after(&mut self, ticket: Ticket, after: After) -> Option<After> {
+        let found = self
+            .pending
+            .binary_search_by_key(&ticket, |pending| pending.ticket);
+        match found {
+            Ok(index) => {
+                self.pending[index].after.push(after);
+                None
+            }
+            Err(_) => Some(after),
+        }
+    }
+
     /// Takes out a write that has become durable.
     pub(super) fn settle(&mut self, ticket: Ticket) -> Option<Pending> {
         // Writes become durable in order, so that it is the first one.
@@ -167,9 +208,9 @@ impl Ledger {
             .binary_search_by_key(&ticket, |pending| pending.ticket)
             .ok()?;
         let pending = self.pending.remove(index)?;
-        if let Effect::Appended { deliver, key, .. } = &pending.effect {
-            self.known.insert(*key, Known::Stored(deliver.seq));
-            self.stored.push_back(*key);
+        if let Some((key, seq)) = pending.effect.place() {
+            self.known.insert(key, Known::Stored(seq));
+            self.stored.push_back(key);
             if self.stored.len() > STORED_KEYS_MAX
                 && let Some(oldest) = self.stored.pop_front()
             {
@@ -186,8 +227,8 @@ impl Ledger {
             .partition_point(|pending| pending.ticket < ticket);
         let failed: Vec<_> = self.pending.drain(first..).collect();
         for pending in &failed {
-            if let Effect::Appended { key, .. } = &pending.effect {
-                self.known.remove(key);
+            if let Some((key, _)) = pending.effect.place() {
+                self.known.remove(&key);
             }
         }
         failed

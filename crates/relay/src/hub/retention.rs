@@ -5,7 +5,11 @@
 
 use skytale_wire::id::{ChannelId, Seq, Time};
 
-use super::{Hub, Output, Timer, channel::Channel, ledger::Effect};
+use super::{
+    Hub, Output, Timer,
+    channel::{Channel, Mark},
+    ledger::Effect,
+};
 use crate::archive::Write;
 
 impl Hub {
@@ -28,8 +32,12 @@ impl Hub {
                 due.truncate(PRUNES_MAX);
                 again = now.plus(PRUNE_PAUSE_MS);
             }
+            let left = PRUNES_MAX - due.len();
             for id in due {
                 self.prune_channel(id, now, out);
+            }
+            if !self.slim_prune(now, left, out) {
+                again = now.plus(PRUNE_PAUSE_MS);
             }
         }
         self.timers.insert((again, Timer::Retention));
@@ -59,16 +67,12 @@ impl Hub {
 }
 
 impl Channel {
-    /// Whether records have come since the last mark, and none is coming to make the next.
     fn is_quiet(&self, now: Time, spacing_ms: u64) -> bool {
-        let last = self.kept.marks.last();
-        self.head > last.map_or(self.pruned, |mark| mark.seq)
-            && last.is_none_or(|mark| now.since(mark.at) >= spacing_ms)
+        is_quiet(&self.kept.marks, self.head, self.pruned, now, spacing_ms)
     }
 
     fn is_due(&self, now: Time, retention_ms: u64) -> bool {
-        let oldest = self.kept.marks.first();
-        !self.pruning && oldest.is_some_and(|mark| now.since(mark.at) >= retention_ms)
+        !self.pruning && is_due(&self.kept.marks, now, retention_ms)
     }
 
     /// Takes out the marks that are old enough: up to where bodies may go.
@@ -76,11 +80,40 @@ impl Channel {
         if self.pruning {
             return None;
         }
-        let marks = &mut self.kept.marks;
-        let old = marks.partition_point(|mark| now.since(mark.at) >= retention_ms);
-        let up_to = marks.drain(..old).next_back()?.seq;
+        let up_to = take_marks(&mut self.kept.marks, now, retention_ms)?;
         (up_to > self.pruned).then_some(up_to)
     }
+}
+
+/// Notes that the record at `seq` came now, when the last note is older than `spacing_ms`. Whether
+/// there is something new to store.
+pub(super) fn mark(marks: &mut Vec<Mark>, seq: Seq, now: Time, spacing_ms: u64) -> bool {
+    let due = marks
+        .last()
+        .is_none_or(|last| last.seq < seq && now.since(last.at) >= spacing_ms);
+    if due {
+        marks.push(Mark { seq, at: now });
+    }
+    due
+}
+
+/// Whether records have come since the last mark, and none is coming to make the next.
+pub(super) fn is_quiet(marks: &[Mark], head: Seq, pruned: Seq, now: Time, spacing_ms: u64) -> bool {
+    let last = marks.last();
+    head > last.map_or(pruned, |mark| mark.seq)
+        && last.is_none_or(|mark| now.since(mark.at) >= spacing_ms)
+}
+
+/// Whether something is old enough to go.
+pub(super) fn is_due(marks: &[Mark], now: Time, retention_ms: u64) -> bool {
+    let oldest = marks.first();
+    oldest.is_some_and(|mark| now.since(mark.at) >= retention_ms)
+}
+
+/// Takes out the marks that are old enough, and says up to where they reach.
+pub(super) fn take_marks(marks: &mut Vec<Mark>, now: Time, retention_ms: u64) -> Option<Seq> {
+    let old = marks.partition_point(|mark| now.since(mark.at) >= retention_ms);
+    marks.drain(..old).next_back().map(|mark| mark.seq)
 }
 
 /// How far marks are apart: so far that a channel never has more than a hundred or so.

@@ -149,6 +149,7 @@ impl Hub {
         let Some(pending) = self.ledger.settle(ticket) else {
             return;
         };
+        let after = pending.after;
         let mut replies = pending.replies.into_iter();
         match pending.effect {
             Effect::Appended {
@@ -195,8 +196,15 @@ impl Hub {
                     channel.pruning = false;
                 }
             }
-            Effect::Nothing => {}
+            Effect::SlimAppended(appended) => {
+                self.reply(replies, out);
+                self.slim_stored(ticket, *appended, out);
+            }
+            Effect::SlimPruned { log, up_to } => self.slim_pruned(log, up_to),
+            // A native request about SLIM may wait for whose an organisation is.
+            Effect::Nothing => self.reply(replies, out),
         }
+        self.slim_after(after, true, out);
     }
 
     /// A write has failed, and with it all that were handed out after it.
@@ -204,6 +212,9 @@ impl Hub {
         let mut held = Vec::new();
         for pending in self.ledger.fail(ticket) {
             self.ledger.writable = false;
+            if let Effect::SlimAppended(_) = &pending.effect {
+                self.slim_unstored();
+            }
             for reply in pending.replies {
                 if self.conns.contains_key(&reply.conn) {
                     if reply.ordered {
@@ -213,6 +224,7 @@ impl Hub {
                     send(reply.conn, frame, out);
                 }
             }
+            self.slim_after(pending.after, false, out);
         }
         self.held.extend(held);
     }
@@ -303,11 +315,15 @@ impl Hub {
             ToRelay::SealGroupInfo(seal) => (seal.id, Some(seal.channel)),
             ToRelay::Renew(renew) => (renew.id, None),
             ToRelay::Ping(ping) => (ping.id, None),
+            ToRelay::SlimSubscribe(subscribe) => (subscribe.id, None),
+            ToRelay::SlimPublish(publish) => (publish.id, None),
+            ToRelay::TakeSlimLogs(take) => (take.id, None),
             // Nobody waits for an answer to these.
             ToRelay::Hello(_)
             | ToRelay::TakeWelcome(_)
             | ToRelay::Welcomed(_)
-            | ToRelay::Seen(_) => return,
+            | ToRelay::Seen(_)
+            | ToRelay::SlimUnsubscribe(_) => return,
         };
         send(who.conn, nack(id, channel, refusal), out);
     }

@@ -12,3 +12,4 @@ mod reading;
 mod retention;
 mod roster;
 mod sequencing;
+mod slim;

@@ -1,10 +1,14 @@
 //! `House`: a hub with a store in memory whose writes and reads happen when the test says so, so
 //! that every order of events can be tried.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};
+use skytale_slim::{Onward, Routed};
 use skytale_wire::{
     Blob,
     envelope::{Envelope, Grant, OpenInvite, RosterChange},
@@ -25,7 +29,10 @@ use crate::{
     archive::{
         Append, KeyPackagesLeft, SealedGroupInfo, StoredChannel, StoredRecord, Write, Written,
     },
-    hub::{Answer, Conn, Hub, HubConfig, Input, Output, Presented, Query, Right, Ticket},
+    hub::{
+        Answer, Conn, Hub, HubConfig, Input, Output, Presented, Query, Right, SlimRules, Ticket,
+        slim_message_in,
+    },
     limits::{Limits, Rate},
 };
 
@@ -116,6 +123,13 @@ impl Store {
                 self.channels.get_mut(&channel).unwrap().pruned = up_to;
                 Written::Done
             }
+            Write::Forget { channel } => {
+                let row = self.channels.remove(&channel).unwrap();
+                assert_eq!(row.head, row.pruned, "something was left");
+                self.records.remove(&channel);
+                self.ids.retain(|(at, _, _), _| *at != channel);
+                Written::Done
+            }
         }
     }
 
@@ -196,7 +210,36 @@ impl Store {
                 channel,
                 sealed: self.group_infos.get(&channel).cloned(),
             },
+            Query::SlimRecords {
+                log,
+                after,
+                count_max,
+                ..
+            } => Answer::SlimRecords {
+                log,
+                after,
+                records: (after.0.max(self.pruned(&log).0) + 1..=self.head(&log).0)
+                    .take(count_max.min(3))
+                    .map(|seq| StoredRecord {
+                        seq: Seq(seq),
+                        record: self.record(&log, Seq(seq)),
+                    })
+                    .collect(),
+            },
+            Query::SlimRecord {
+                ref logs,
+                agent,
+                id,
+            } => Answer::SlimRecord(logs.iter().find_map(|log| {
+                let seq = *self.ids.get(&(*log, agent, id))?;
+                let record = self.record(log, seq);
+                Some(StoredRecord { seq, record })
+            })),
         }
+    }
+
+    fn pruned(&self, channel: &ChannelId) -> Seq {
+        self.channels.get(channel).map_or(Seq(0), |row| row.pruned)
     }
 
     pub(super) fn head(&self, channel: &ChannelId) -> Seq {
@@ -214,6 +257,13 @@ impl Store {
     }
 }
 
+/// What goes out over a SLIM stream.
+#[derive(Debug, Clone)]
+pub(super) enum SlimSaid {
+    Onward(Arc<Onward>),
+    Ack(Bytes),
+}
+
 /// A hub, its store, and what everybody has received.
 pub(super) struct House {
     pub(super) hub: Hub,
@@ -226,6 +276,8 @@ pub(super) struct House {
     /// By connection, with the lane.
     pub(super) received: BTreeMap<Conn, Vec<ToAgent>>,
     pub(super) closed: BTreeMap<Conn, (Refusal, bool)>,
+    /// What has gone out over each SLIM stream.
+    pub(super) slim: BTreeMap<Conn, Vec<SlimSaid>>,
     /// With which cursor a subscription was asked for.
     pub(super) asked: BTreeMap<MessageId, Seq>,
     /// In which epoch a message or commit was made.
@@ -240,8 +292,26 @@ impl House {
     }
 
     fn with(limits: Limits) -> Self {
+        Self::configured(config(limits))
+    }
+
+    pub(super) fn with_slim(slim: SlimRules) -> Self {
+        Self::configured(HubConfig {
+            slim,
+            ..config(limits())
+        })
+    }
+
+    pub(super) fn without_archive() -> Self {
+        Self::with_slim(SlimRules {
+            archive: false,
+            ..SlimRules::default()
+        })
+    }
+
+    fn configured(config: HubConfig) -> Self {
         Self {
-            hub: Hub::new(config(limits), Vec::new()).unwrap(),
+            hub: Hub::new(config, Vec::new()).unwrap(),
             now: START,
             store: Store::default(),
             writes: VecDeque::new(),
@@ -249,6 +319,7 @@ impl House {
             reads: VecDeque::new(),
             received: BTreeMap::new(),
             closed: BTreeMap::new(),
+            slim: BTreeMap::new(),
             asked: BTreeMap::new(),
             made: BTreeMap::new(),
             last_conn: 0,
@@ -298,6 +369,16 @@ impl House {
                 }
                 Output::Store { ticket, write } => self.writes.push_back((ticket, write)),
                 Output::Read { conn, query } => self.reads.push_back((conn, query)),
+                Output::SlimDeliver { conns, onward } => {
+                    for conn in conns {
+                        let said = SlimSaid::Onward(Arc::clone(&onward));
+                        self.slim.entry(conn).or_default().push(said);
+                    }
+                }
+                Output::SlimAck { conn, bytes } => {
+                    let said = SlimSaid::Ack(bytes);
+                    self.slim.entry(conn).or_default().push(said);
+                }
                 Output::Close {
                     conn,
                     refusal,
@@ -336,8 +417,7 @@ impl House {
     }
 
     pub(super) fn opening(&mut self, person: &Person, right: Right) -> Conn {
-        self.last_conn += 1;
-        let conn = Conn(self.last_conn);
+        let conn = self.next_conn();
         let presented = Presented {
             agent: person.id,
             transport: TransportKey([9; 32]),
@@ -355,6 +435,15 @@ impl House {
 
     pub(super) fn say(&mut self, conn: Conn, frame: ToRelay) {
         let agent = self.hub.conns.get(&conn).map(|connection| connection.agent);
+        if let ToRelay::SlimPublish(publish) = &frame {
+            let message = slim_message_in(publish).ok();
+            let earlier = message.and_then(|message| self.slim_earlier(&message));
+            return self.handle(Input::Frame {
+                conn,
+                frame,
+                earlier,
+            });
+        }
         let key = if let ToRelay::Publish(publish) = &frame {
             Some((publish.channel, publish.id))
         } else if let ToRelay::Commit(commit) = &frame {
@@ -372,6 +461,18 @@ impl House {
             frame,
             earlier,
         });
+    }
+
+    /// Where the store has a SLIM message already.
+    pub(super) fn slim_earlier(&self, message: &Routed) -> Option<Seq> {
+        let keys = self.hub.slim_keys(message);
+        keys.into_iter()
+            .find_map(|(agent, log, id)| self.store.ids.get(&(log, agent, id)).copied())
+    }
+
+    pub(super) fn next_conn(&mut self) -> Conn {
+        self.last_conn += 1;
+        Conn(self.last_conn)
     }
 
     pub(super) fn apply_one(&mut self) {
@@ -625,6 +726,7 @@ fn config(limits: Limits) -> HubConfig {
         limits,
         guests: true,
         retention_ms: 7 * 24 * HOUR,
+        slim: SlimRules::default(),
     }
 }
 

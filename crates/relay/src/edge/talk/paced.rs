@@ -6,49 +6,36 @@
 
 use std::{sync::Arc, time::Duration};
 
-use iroh::endpoint::{Connection, SendStream};
-use skytale_shape::{Bulk, Micros, Shape, Shaper, line::MAX_FRAME};
+use skytale_shape::{Bulk, Micros, Shape, Shaper};
 use skytale_wire::frame::{self, ToAgent};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
-use super::{LineLost, fresh_rng};
+use super::{LineLost, Mouth, fresh_rng};
 use crate::{driver::Link, hub::Lane};
 
 /// The sending side of one line.
-pub(super) struct Paced {
+pub(super) struct Paced<M> {
     link: Arc<Link>,
-    connection: Connection,
-    send: SendStream,
+    mouth: M,
     shaper: Shaper,
     /// What the shaper counts its microseconds from. The runtime's clock, because its timers keep
     /// that one.
     began: Instant,
     cells: Vec<u8>,
-    /// Pieces of streams that QUIC had sent before the last cell was written.
-    written: u64,
 }
 
-impl Paced {
-    pub(super) fn new(
-        link: Arc<Link>,
-        connection: Connection,
-        send: SendStream,
-        shape: Shape,
-    ) -> Self {
+impl<M: Mouth> Paced<M> {
+    pub(super) fn new(link: Arc<Link>, mouth: M, shape: Shape) -> Self {
         let (schedule, fill) = (fresh_rng(), fresh_rng());
         let mut shaper = Shaper::new(shape, schedule, fill, Micros::new(0));
-        // Room for one frame of any size behind what may wait: it is asked for only when less than
-        // [`Self::ahead`] does.
-        shaper.hold_at_most(MAX_FRAME + 2 * AHEAD_UNSLOTTED);
+        shaper.hold_what_is_wanted();
         Self {
             link,
-            connection,
-            send,
+            mouth,
             shaper,
             began: Instant::now(),
             cells: Vec::new(),
-            written: 0,
         }
     }
 
@@ -59,15 +46,12 @@ impl Paced {
         let mut owes_drained = false;
         loop {
             if closing && self.shaper.waiting() == 0 {
-                if self.send.finish().is_ok() {
-                    // The peer has it, or is gone: both end the connection.
-                    let _ = self.send.stopped().await;
-                }
-                return;
+                // The peer has it, or is gone: both end the connection.
+                return self.mouth.finish().await;
             }
             let wake = self.shaper.next_wake();
             let wake = wake.map(|at| self.began + Duration::from_micros(at.get()));
-            let wants = !closing && self.shaper.waiting() < self.ahead();
+            let wants = !closing && self.shaper.wants_more();
             tokio::select! {
                 biased;
                 () = async { sleep_until(wake.unwrap_or(self.began)).await }, if wake.is_some() => {
@@ -101,8 +85,8 @@ impl Paced {
         }
     }
 
-    /// Writes the cells that are due, each as a datagram of its own where they have one size: of two
-    /// that come at once QUIC would make a full datagram and a shorter one.
+    /// Writes the cells that are due, each by itself where they have one size: of two that come at
+    /// once QUIC would make a full datagram and a shorter one.
     async fn write_due(&mut self) -> Result<(), LineLost> {
         let now = self.began.elapsed().as_micros();
         let now = Micros::new(u64::try_from(now).unwrap_or(u64::MAX));
@@ -111,67 +95,27 @@ impl Paced {
         if passed.real > 0 {
             self.link.outbound().note_progress();
         }
-        let shape = self.shaper.shape();
-        let at_once = !shape.mode().is_slotted() || passed.over > 0;
-        let piece = if at_once {
-            self.cells.len().max(1)
-        } else {
-            shape.cell()
-        };
-        for cell in self.cells.chunks(piece) {
-            if piece == shape.cell() {
-                self.until_sent(self.written).await;
-                self.written = self.stream_frames();
+        match self.shaper.piece(&passed) {
+            Some(piece) => {
+                for cell in self.cells.chunks(piece) {
+                    self.mouth.apart().await;
+                    self.mouth.write(cell).await?;
+                }
             }
-            self.send.write_all(cell).await.map_err(|_| LineLost)?;
+            None => self.mouth.write(&self.cells).await?,
         }
         self.cells.clear();
         self.cells.shrink_to(super::KEPT_BYTES);
         Ok(())
     }
 
-    /// Until QUIC has sent what was written when it had sent so many pieces of streams; or not for
-    /// much longer than that takes, where the network holds it up.
-    async fn until_sent(&self, before: u64) {
-        for _ in 0..APART_TRIES {
-            if self.stream_frames() > before {
-                return;
-            }
-            sleep(APART).await;
-        }
-    }
-
-    fn stream_frames(&self) -> u64 {
-        self.connection.stats().frame_tx.stream
-    }
-
     /// What the agent, as the receiver, has allowed, and only for what would take long.
     fn bulk(&self, len: usize) -> Bulk {
         let shape = self.shaper.shape();
-        if len > BULK_SLOTS * shape.cell() {
+        if shape.is_bulk(len) {
             shape.bulk()
         } else {
             Bulk::Wait
         }
     }
-
-    /// So much waits for slots at most before more is taken: half a burst's worth.
-    fn ahead(&self) -> usize {
-        let shape = self.shaper.shape();
-        if shape.mode().is_slotted() {
-            shape.cell() * AHEAD_SLOTS
-        } else {
-            AHEAD_UNSLOTTED
-        }
-    }
 }
-
-/// A frame that needs more slots than this may leave at once, where that is allowed.
-const BULK_SLOTS: usize = 16;
-/// Slots that are provided for before they come.
-const AHEAD_SLOTS: usize = 4;
-const AHEAD_UNSLOTTED: usize = 64 * 1024;
-/// How often it is looked whether QUIC has sent a cell before the next one is written, and how many
-/// times.
-const APART: Duration = Duration::from_millis(1);
-const APART_TRIES: u32 = 20;

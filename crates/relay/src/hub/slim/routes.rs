@@ -1,0 +1,89 @@
+//! Subscriptions of SLIM's clients, and passing messages on.
+
+use bytes::Bytes;
+use skytale_slim::{LinkId, Routed, SubscriptionId, Unsubscribed, subscription_ack};
+
+use super::{Conn, Deed, Hub, Output, Parcel, SlimDrop, rights::Denied};
+
+impl Hub {
+    pub(super) fn slim_subscribe(
+        &mut self,
+        conn: Conn,
+        message: &Routed,
+        id: SubscriptionId,
+        out: &mut Vec<Output>,
+    ) {
+        let address = message.header().destination.address;
+        let allowed = self.slim_allow(conn, &[address.components], out);
+        let result = allowed.map_err(Denied::text).and_then(|()| {
+            let table = self.slim.table(message.generation());
+            let done = table.subscribe(LinkId(conn.0), address, id);
+            done.map_err(|_| "too many subscriptions on one connection")
+        });
+        self.counters.slim.refused += u64::from(result.is_err());
+        self.slim_answer_subscription(conn, id, result, out);
+    }
+
+    pub(super) fn slim_unsubscribe(
+        &mut self,
+        conn: Conn,
+        message: &Routed,
+        id: SubscriptionId,
+        out: &mut Vec<Output>,
+    ) {
+        let address = message.header().destination.address;
+        let table = self.slim.table(message.generation());
+        // A client that comes back may end what it had before: nothing to remove is nothing wrong.
+        let _: Unsubscribed = table.unsubscribe(LinkId(conn.0), address, id);
+        self.slim_answer_subscription(conn, id, Ok(()), out);
+    }
+
+    /// Passes a message on to those who are subscribed now.
+    pub(super) fn slim_relay(&mut self, parcel: &Parcel, out: &mut Vec<Output>) {
+        let mut to = std::mem::take(&mut self.slim.to);
+        let from = LinkId(parcel.from.0);
+        self.slim
+            .table(parcel.generation)
+            .route(from, parcel.destination, parcel.fanout, &mut to);
+        let mut links = Vec::with_capacity(to.len());
+        let mut any = false;
+        for LinkId(number) in to.drain(..) {
+            let conn = Conn(number);
+            any = true;
+            if self.slim.links.contains_key(&conn) {
+                links.push(conn);
+            } else {
+                self.slim_to_native(conn, parcel, out);
+            }
+        }
+        self.slim.to = to;
+        if any {
+            self.counters.slim.relayed += 1;
+        } else {
+            self.slim_dropped(SlimDrop::Nobody, 1);
+        }
+        if !links.is_empty() {
+            self.counters.slim.delivered += links.len() as u64;
+            out.push(Output::SlimDeliver {
+                conns: links,
+                onward: std::sync::Arc::clone(&parcel.onward),
+            });
+        }
+    }
+
+    fn slim_answer_subscription(
+        &mut self,
+        conn: Conn,
+        id: SubscriptionId,
+        result: Result<(), &str>,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(bytes) = subscription_ack(id, result) {
+            let said = Output::SlimAck {
+                conn,
+                bytes: Bytes::from(bytes),
+            };
+            self.slim_do(conn, None, Deed::Say(said), false, out);
+        }
+    }
+}
