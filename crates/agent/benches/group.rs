@@ -351,6 +351,7 @@ impl House {
                     let answer = self.look_up(&query);
                     self.hub_thinks(hub::Input::Answered { conn, answer });
                 }
+                hub::Output::SlimDeliver { .. } | hub::Output::SlimAck { .. } => {}
                 hub::Output::Close { refusal, .. } => panic!("closed: {}", refusal.code()),
             }
         }
@@ -397,6 +398,9 @@ impl House {
                 channel,
                 sealed: reader.group_info(&channel).unwrap(),
             },
+            Query::SlimRecords { .. } | Query::SlimRecord { .. } => {
+                unreachable!("nobody here asks for SLIM's names")
+            }
         }
     }
 }
@@ -417,6 +421,7 @@ fn hub_config() -> HubConfig {
         },
         guests: false,
         retention_ms: YEAR_MS,
+        slim: hub::SlimRules::default(),
     }
 }
 

@@ -5,14 +5,14 @@
 //! from the operating system, through the MLS provider), the database a transaction that somebody
 //! else opened. What it decides stands in `channel/`; what it says to a relay in `session.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rusqlite::{Connection, Transaction};
 use skytale_wire::{
     frame::{ToAgent, ToRelay},
-    id::{AgentId, ChannelId, RelayKey, Time, TransportKey},
+    id::{AgentId, ChannelId, MessageId, RelayKey, Time, TransportKey},
 };
 
 use crate::{
@@ -102,6 +102,8 @@ pub enum Input {
 pub struct Outputs {
     /// Frames for relays, in order.
     pub frames: Vec<(RelayKey, ToRelay)>,
+    /// The messages among them that need not wait for slots of the line ([`crate::Draft::now`]).
+    pub at_once: BTreeSet<MessageId>,
     /// Answers to commands.
     pub answers: Vec<(CommandId, Answer)>,
     /// What the application may want to know. They are in the vault as well.

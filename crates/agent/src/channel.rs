@@ -60,6 +60,8 @@ pub(crate) struct Channel {
     tidy_at: Option<Time>,
     /// Somebody waits for the group's state to be sealed afresh.
     seal_wanted: bool,
+    /// How often we have asked others for that, in vain so far.
+    asked_to_seal: u32,
     /// Commands that wait for the channel to open.
     openers: Vec<CommandId>,
     /// The last place told to the relay.
@@ -124,6 +126,7 @@ impl Channel {
             not_before: Time(0),
             tidy_at: None,
             seal_wanted: false,
+            asked_to_seal: 0,
             openers: Vec::new(),
             told: Seq(0),
             changed: true,

@@ -159,6 +159,11 @@ pub struct Draft {
     /// At most [`skytale_wire::frame::PAYLOAD_BYTES_MAX`] bytes.
     #[n(3)]
     pub payload: Blob,
+    /// Whether it need not wait for slots of the line, where cells leave by a schedule. Whoever
+    /// watches the line then sees that something of its size left. Other members are not told.
+    #[n(4)]
+    #[cbor(default)]
+    pub now: bool,
 }
 
 impl Draft {

@@ -32,6 +32,8 @@ pub(crate) struct Session {
     tend_at: Time,
     /// Welcomes that the mailbox still holds, as far as we know: they come a few at a time.
     welcomes: u32,
+    /// KeyPackages that are still to be made and uploaded, a few at a time.
+    missing: u32,
     /// An upload of KeyPackages is on its way.
     uploading: Option<MessageId>,
     /// So is something new that we show the relay.
@@ -142,6 +144,7 @@ impl Session {
             young: (0, false),
             tend_at: step.now,
             welcomes: 0,
+            missing: 0,
             uploading: None,
             renewing: None,
         };
@@ -257,7 +260,12 @@ impl Session {
                 }
                 Ok(())
             }
-            ToAgent::Pong(_) => Ok(()),
+            // SLIM's names are the body's business, not the mind's.
+            ToAgent::Pong(_)
+            | ToAgent::SlimSubscribed(_)
+            | ToAgent::SlimPublished(_)
+            | ToAgent::SlimDeliver(_)
+            | ToAgent::SlimLogs(_) => Ok(()),
             ToAgent::Closing(closing) => self.closing(step, channels, closing.refusal),
         }
     }
@@ -359,14 +367,19 @@ impl Session {
         let held = self.key_packages.min(young);
         let last_resort_held = self.last_resort && young_last_resort;
         let low = step.config.key_packages / 3;
-        if self.uploading.is_some()
-            || (held > low && last_resort_held)
-            || step.config.key_packages == 0
-        {
+        if self.uploading.is_some() || step.config.key_packages == 0 {
             return Ok(());
         }
-        let missing = step.config.key_packages.saturating_sub(held);
-        let packages = (0..missing)
+        if self.missing == 0 {
+            if held > low && last_resort_held {
+                return Ok(());
+            }
+            // From here on it counts what is made, and not what the relay says it has taken.
+            self.missing = step.config.key_packages.saturating_sub(held);
+        }
+        let together = self.missing.min(TOGETHER_MAX);
+        self.missing -= together;
+        let packages = (0..together)
             .map(|_| self.make_key_package(step, false))
             .collect::<Result<Vec<_>, _>>()?;
         let last_resort = if last_resort_held {
@@ -418,6 +431,9 @@ impl Session {
     }
 }
 
+/// KeyPackages of one upload. The next one waits for the answer to it, so that on a line with few
+/// slots a request of the application does not stand behind all of them.
+const TOGETHER_MAX: u32 = 5;
 /// A relay hands a KeyPackage out for 30 days; two days before they are over it gets new ones.
 const KEY_PACKAGE_YOUNG_MS: u64 = 28 * DAY_MS;
 /// The private half stays for another week: who was given the public half on the last day may have

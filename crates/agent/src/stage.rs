@@ -49,6 +49,10 @@ pub(crate) struct Gullible {
     pub(crate) packages: BTreeMap<AgentId, VecDeque<Blob>>,
     pub(crate) last_resorts: BTreeMap<AgentId, Blob>,
     pub(crate) mailboxes: BTreeMap<AgentId, Vec<frame::Welcome>>,
+    /// Messages that came, and whether each need not have waited for slots. They are not stored.
+    pub(crate) published: Vec<(MessageId, bool)>,
+    /// How often somebody wanted the group's state sealed afresh. Nobody is asked.
+    pub(crate) wants: usize,
     /// Who has said Hello.
     seats: BTreeMap<AgentId, usize>,
     mail: VecDeque<(usize, ToAgent)>,
@@ -60,7 +64,7 @@ pub(crate) struct Log {
     pub(crate) records: Vec<Blob>,
     hashes: Vec<Digest>,
     epoch: u64,
-    sealed: Option<(Epoch, frame::Sealed)>,
+    pub(crate) sealed: Option<(Epoch, frame::Sealed)>,
     readers: BTreeSet<usize>,
 }
 
@@ -118,14 +122,25 @@ impl Stage {
 
     /// Runs a command until nothing more comes of it at this moment.
     pub(crate) fn does(&mut self, who: usize, command: Command) -> Answer {
+        let id = self.begins(who, command);
+        let answer = self.answer(who, id);
+        answer.expect("an answer by the time that all is quiet")
+    }
+
+    /// Runs a command whose answer may come later.
+    pub(crate) fn begins(&mut self, who: usize, command: Command) -> CommandId {
         self.commands += 1;
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.commands.to_be_bytes());
         let id = MessageId(id);
         self.think(who, vec![Input::Command { id, command }]);
         self.settle();
-        let answer = self.minds[who].answers.remove(&id);
-        answer.expect("an answer by the time that all is quiet")
+        id
+    }
+
+    /// The answer to a command, once.
+    pub(crate) fn answer(&mut self, who: usize, id: CommandId) -> Option<Answer> {
+        self.minds[who].answers.remove(&id)
     }
 
     pub(crate) fn open(&mut self, who: usize) -> ChannelId {
@@ -196,15 +211,21 @@ impl Stage {
             frames,
             answers,
             events,
+            at_once,
             ..
         } = agent.handle(inputs, now, &tx).expect("a sound vault");
         tx.commit().expect("a vault");
         mind.answers.extend(answers);
         mind.events.extend(events);
         for (_, frame) in frames {
-            if self.minds[who].is_linked {
-                self.relay_hears(who, frame);
+            if !self.minds[who].is_linked {
+                continue;
             }
+            if let ToRelay::Publish(publish) = &frame {
+                let now = at_once.contains(&publish.id);
+                self.relay.published.push((publish.id, now));
+            }
+            self.relay_hears(who, frame);
         }
     }
 
@@ -277,13 +298,16 @@ impl Stage {
                 let answer = relay.group_info(&take);
                 relay.mail.push_back((who, answer));
             }
-            ToRelay::Seen(_) => {}
-            ToRelay::Publish(_)
-            | ToRelay::Leave(_)
-            | ToRelay::WantGroupInfo(_)
+            ToRelay::WantGroupInfo(_) => relay.wants += 1,
+            ToRelay::Seen(_) | ToRelay::Publish(_) => {}
+            ToRelay::Leave(_)
             | ToRelay::SealGroupInfo(_)
             | ToRelay::Renew(_)
-            | ToRelay::Ping(_) => panic!("nobody here says {frame:?}"),
+            | ToRelay::Ping(_)
+            | ToRelay::SlimSubscribe(_)
+            | ToRelay::SlimUnsubscribe(_)
+            | ToRelay::SlimPublish(_)
+            | ToRelay::TakeSlimLogs(_) => panic!("nobody here says {frame:?}"),
         }
     }
 }
@@ -496,6 +520,7 @@ pub(crate) fn ready(now: Time, packages: usize, welcomes: usize, last_resort: bo
         welcomes: u32::try_from(welcomes).expect("a few"),
         last_resort,
         traffic: None,
+        slim_bytes_max: None,
     })
 }
 

@@ -12,7 +12,7 @@ use skytale_wire::{
         SignIn, SignUp, SignedUp, TokenAnswer, TokenRequest, Usage,
     },
     id::{AgentId, RelayKey, TransportKey},
-    token::AccountId,
+    token::{AccountId, SlimPatterns},
 };
 use zeroize::Zeroizing;
 
@@ -87,11 +87,7 @@ impl Account {
         transport: TransportKey,
         audience: RelayKey,
     ) -> Result<TokenAnswer, Error> {
-        let request = TokenRequest {
-            agent_id: Some(agent),
-            transport_key: Some(transport),
-            audience: Some(audience),
-        };
+        let request = for_agent(agent, transport, audience);
         self.call(Method::POST, "v1/tokens", self.bearer()?, Some(&request))
             .await
     }
@@ -104,11 +100,7 @@ impl Account {
         transport: TransportKey,
         audience: RelayKey,
     ) -> Result<Option<TokenAnswer>, Error> {
-        let request = TokenRequest {
-            agent_id: Some(agent),
-            transport_key: Some(transport),
-            audience: Some(audience),
-        };
+        let request = for_agent(agent, transport, audience);
         match self
             .ask(
                 Method::POST,
@@ -122,6 +114,23 @@ impl Account {
             Err(problem) if problem.code == Code::UnknownAudience => Ok(None),
             Err(problem) => Err(refused(&problem)),
         }
+    }
+
+    /// A token with which a SLIM agent may use these names at that relay. It is a bearer token:
+    /// whoever has it can use it until it ends. An organisation belongs to the account that first
+    /// uses it at the relay, which the API server does not know.
+    pub async fn slim_token(
+        &self,
+        audience: RelayKey,
+        patterns: &SlimPatterns,
+    ) -> Result<TokenAnswer, Error> {
+        let request = TokenRequest {
+            audience: Some(audience),
+            slim: Some(patterns.texts().map(str::to_owned).collect()),
+            ..TokenRequest::default()
+        };
+        self.call(Method::POST, "v1/tokens", self.bearer()?, Some(&request))
+            .await
     }
 
     /// A token for calls about the account, such as `skytale token` prints.
@@ -286,6 +295,15 @@ impl fmt::Debug for Account {
     }
 }
 
+fn for_agent(agent: AgentId, transport: TransportKey, audience: RelayKey) -> TokenRequest {
+    TokenRequest {
+        agent_id: Some(agent),
+        transport_key: Some(transport),
+        audience: Some(audience),
+        slim: None,
+    }
+}
+
 fn read<A: DeserializeOwned>(body: &[u8]) -> Result<A, Error> {
     // The parser's own words would quote the body, which may hold a token.
     serde_json::from_slice(body).map_err(|_| {
@@ -318,7 +336,8 @@ fn refused(problem: &Problem) -> Error {
         | Code::TooLarge
         | Code::WrongMediaType
         | Code::BadBody
-        | Code::UnknownAudience => Error::Misuse(text),
+        | Code::UnknownAudience
+        | Code::BadPattern => Error::Misuse(text),
         // A word of tomorrow: the status still says whose turn it is.
         Code::Unknown | _ if problem.status >= 500 => Error::Unreachable(text),
         Code::Unknown | _ => Error::Misuse(text),
@@ -462,6 +481,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_token_for_slim_is_bought_for_names_and_no_key() {
+        let body = r#"{"token":"jwt","expires_at":"2026-11-21T00:00:00Z","expires_in_s":3600,"relays":[]}"#;
+        let (account, asked) = served(http("200 OK", body)).await;
+        let patterns = ["org/*", "acme/ops/planner"].map(str::to_owned);
+        let patterns = SlimPatterns::parse(&patterns).unwrap();
+
+        let answer = account.slim_token(RelayKey([3; 32]), &patterns).await;
+
+        assert_eq!(answer.unwrap().token.expose(), "jwt");
+        let relay = "03".repeat(32);
+        let asked = asked.await.unwrap();
+        let (_, body) = asked.split_once("\r\n\r\n").unwrap();
+        assert_eq!(
+            body,
+            format!(r#"{{"audience":"{relay}","slim":["org/*","acme/ops/planner"]}}"#)
+        );
+    }
+
+    #[tokio::test]
     async fn a_relay_of_somebody_else_makes_us_a_guest() {
         let (answer, _) = asks_for_a_token(problem(422, "unknown_audience")).await;
 
@@ -474,6 +512,7 @@ mod tests {
             (401, "unauthenticated", "unauthorized"),
             (429, "too_many_requests", "unreachable"),
             (422, "bad_body", "misuse"),
+            (422, "bad_pattern", "misuse"),
             (503, "of_tomorrow", "unreachable"),
             (418, "of_tomorrow", "misuse"),
         ] {

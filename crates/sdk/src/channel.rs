@@ -141,16 +141,14 @@ impl Channel {
     /// The same without waiting for slots where lines have them (see [`crate::Traffic`]): whoever
     /// watches the line sees that something of this size left, and with it everything that was
     /// waiting. It is counted, and told as [`crate::Event::OverSchedule`]. Where the mode or the
-    /// relay's operator does not allow it, or another process holds the line, the message waits
-    /// like the others.
+    /// relay's operator does not allow it, the message waits like the others. The same as
+    /// [`Self::send`] with [`Draft::now`], which replies and questions take too.
     pub async fn send_now(&self, what: impl IntoDraft) -> Result<Sent, Error> {
-        let draft = what.into_draft();
-        check_size(&draft)?;
-        let id = fresh_id();
-        self.inner.at_once(id).await?;
-        let _sending = self.inner.sending(draft.payload.len());
-        let limit = self.inner.timeouts.stored + self.inner.slots_for_sending();
-        self.send_as(id, draft, limit).await
+        let draft = Draft {
+            now: true,
+            ..what.into_draft()
+        };
+        self.send(draft).await
     }
 
     /// As [`Self::send`], with another limit, to which nothing is added.

@@ -15,6 +15,8 @@ use skytale_agent::{
     Answer, Command, Event,
     view::{self, ChannelState, ChannelView},
 };
+use skytale_slim::{Instance, Name};
+use skytale_slim_session::SharedSecret;
 use skytale_wire::{
     http::Secret,
     id::{AgentId, ChannelId, MessageId, RelayKey},
@@ -37,8 +39,9 @@ use crate::{
     error::Error,
     events::Events,
     hand::held_by,
-    link::LinkState,
+    link::{self, Carrier, LinkState},
     shelf::Shelf,
+    slim::{Slim, SlimParty},
     standing::Standing,
     threads::Threads,
     traffic::{LineCounters, LineShapes, LineTally, Traffic},
@@ -212,6 +215,22 @@ impl Agent {
         self.inner.tally.look()
     }
 
+    /// A name of SLIM at the home relay: what is said to it, and saying something to it. Stock SLIM
+    /// agents are met in sessions, by [`Agent::slim_session`].
+    pub async fn slim(&self, name: &str) -> Result<Slim, Error> {
+        let name = slim_name(name)?;
+        let home = self.inner.home().await?;
+        Ok(Slim::new(Arc::clone(&self.inner), home.key, name))
+    }
+
+    /// Becomes an agent that stock SLIM agents find at this name: it is invited to their sessions
+    /// and invites to its own. All of one circle share the secret.
+    pub async fn slim_session(&self, name: &str, secret: SharedSecret) -> Result<SlimParty, Error> {
+        let name = slim_name(name)?;
+        let home = self.inner.home().await?;
+        SlimParty::start(Arc::clone(&self.inner), home.key, &name, secret).await
+    }
+
     /// The API server, for calls about the account.
     pub fn account(&self) -> Option<&Account> {
         self.inner.account.as_deref()
@@ -371,6 +390,7 @@ impl AgentBuilder {
             .map(Arc::new);
         let (notices, _) = broadcast::channel(NOTICES_MAX);
         let tally: Arc<LineTally> = Arc::default();
+        let threads = Threads::new(&runtime);
         let start = Start {
             vault: Arc::clone(&vault),
             label: self.name.clone(),
@@ -380,9 +400,8 @@ impl AgentBuilder {
             traffic: config.traffic,
             notices: notices.clone(),
             tally: Arc::clone(&tally),
-            runtime,
+            runtime: link::Runtime::start(&threads)?,
         };
-        let threads = Threads::new(&start.runtime);
         let (id, started) = worker::start(start, &threads).await?;
         let shelf = Shelf::open(&vault, &threads)?;
         let first_event = shelf
@@ -443,6 +462,8 @@ pub struct RelayStatus {
     pub key_packages: Option<u32>,
     /// How far its clock was ahead of ours.
     pub clock_ahead_ms: Option<i64>,
+    /// What carries the present line, or is about to.
+    pub carrier: Option<Carrier>,
     /// What holds for the present line; `None` before the relay has said so.
     pub shapes: Option<LineShapes>,
     /// What lines to it have carried since the agent was opened.
@@ -496,6 +517,22 @@ impl Inner {
         self.notices.subscribe()
     }
 
+    pub(crate) fn asks(&self) -> &mpsc::Sender<Ask> {
+        &self.asks
+    }
+
+    /// The instance of SLIM's names by which this agent says what belongs to no session.
+    pub(crate) fn slim_instance(&self) -> Instance {
+        let mut id = [0; 16];
+        id.copy_from_slice(&self.id.0[..16]);
+        Instance::Only(u128::from_be_bytes(id))
+    }
+
+    /// How long an answer of the relay about SLIM may take.
+    pub(crate) fn slim_limit(&self) -> Duration {
+        self.timeouts.change + self.slots_for_changes()
+    }
+
     /// Counts a message of so many bytes among those that are waited for, until the guard is
     /// dropped.
     pub(crate) fn sending(&self, bytes: usize) -> Sending<'_> {
@@ -513,13 +550,6 @@ impl Inner {
     /// The slots that a change of a group needs, with what a fresh connection says first.
     pub(crate) fn slots_for_changes(&self) -> Duration {
         self.tally.time_for(CHANGE_BYTES, &self.traffic)
-    }
-
-    /// Lets a message leave without waiting for slots, if this process holds the line.
-    pub(crate) async fn at_once(&self, id: MessageId) -> Result<(), Error> {
-        self.check_process()?;
-        let told = self.asks.send(Ask::AtOnce(id)).await;
-        told.map_err(|_| Error::closed())
     }
 
     pub(crate) fn first_event(&self) -> i64 {
@@ -670,9 +700,13 @@ impl Inner {
                 })
             }))
         });
-        timeout(self.timeouts.change + self.slots_for_changes(), level)
+        // How much it is nobody knows beforehand. Where slots limit the rate, the wait is over when
+        // nothing but cover has come for as long as everything may take where they do not.
+        let patience = self.timeouts.change + self.slots_for_changes();
+        let come = || self.tally.look().received.real;
+        while_it_goes_on(level, come, patience)
             .await
-            .map_err(|_| Error::Timeout {
+            .ok_or(Error::Timeout {
                 what: "reading what the relay has",
                 queued: false,
             })?
@@ -687,6 +721,7 @@ impl Inner {
             status.address = link.address;
             status.state = Some(link.state);
             status.trouble = link.trouble;
+            status.carrier = link.carrier;
             status.shapes = link.shapes;
             status.counters = link.counters;
             relays.insert(key, status);
@@ -850,9 +885,34 @@ impl RelayStatus {
             trouble: None,
             key_packages: None,
             clock_ahead_ms: None,
+            carrier: None,
             shapes: None,
             counters: LineCounters::default(),
         }
+    }
+}
+
+/// Waits for something as long as `come` grows within each `patience`, and an hour at most: a relay
+/// that sends for ever must not keep anybody for ever.
+async fn while_it_goes_on<T>(
+    what: impl Future<Output = T>,
+    come: impl Fn() -> u64,
+    patience: Duration,
+) -> Option<T> {
+    let watched = async {
+        let mut before = come();
+        loop {
+            sleep(patience).await;
+            let now = come();
+            if now == before {
+                return;
+            }
+            before = now;
+        }
+    };
+    tokio::select! {
+        done = timeout(GOES_ON_MAX, what) => done.ok(),
+        () = watched => None,
     }
 }
 
@@ -861,6 +921,10 @@ pub(crate) fn fresh_id() -> MessageId {
     let mut id = [0; MessageId::LEN];
     getrandom::fill(&mut id).expect("the operating system gives random bytes");
     MessageId(id)
+}
+
+fn slim_name(name: &str) -> Result<Name, Error> {
+    Name::parse(name).map_err(|error| Error::misuse(error.to_string()))
 }
 
 /// A mind that answers another question than was asked would be a bug of ours.
@@ -880,6 +944,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// How long the worker may take to say how it stands: a step takes milliseconds.
 const STATUS_MAX: Duration = Duration::from_secs(5);
+/// However much there is to read, nobody waits for it longer.
+const GOES_ON_MAX: Duration = Duration::from_hours(1);
 /// A link's state can change without news from the vault.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Events of lines that wait for a slow reader; older ones are dropped.
@@ -926,6 +992,24 @@ mod tests {
         assert_eq!(vault, dir.path().join("data/agents/alice"));
         again.close().await.unwrap();
         other.close().await.unwrap();
+    }
+
+    /// What a line of 4 KB/s brought for longer than a fixed limit once ran into it.
+    #[tokio::test]
+    async fn a_wait_lasts_as_long_as_something_comes() {
+        let patience = Duration::from_millis(2);
+        // More whenever somebody looks.
+        let come = AtomicU64::new(0);
+        let look = || come.fetch_add(1, Ordering::Relaxed);
+        let slow = async {
+            while come.load(Ordering::Relaxed) < 10 {
+                sleep(patience).await;
+            }
+        };
+
+        assert_eq!(while_it_goes_on(slow, look, patience).await, Some(()));
+        let nothing = std::future::pending::<()>();
+        assert_eq!(while_it_goes_on(nothing, || 7, patience).await, None);
     }
 
     #[tokio::test]
@@ -988,7 +1072,13 @@ mod tests {
             // Each look at the lock is another chance; the news only shorten the wait.
             let _ = timeout(Duration::from_millis(5), news.changed()).await;
         }
-        assert_eq!(hand.channels().await.unwrap().len(), 1);
+        // The mind may have ended before it took the wish up: then the next one finds it.
+        let wished = async {
+            while hand.channels().await.unwrap().is_empty() {
+                let _ = timeout(Duration::from_millis(5), news.changed()).await;
+            }
+        };
+        timeout(Duration::from_mins(1), wished).await.unwrap();
         hand.close().await.unwrap();
     }
 

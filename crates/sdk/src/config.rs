@@ -17,7 +17,7 @@ use std::{
 use skytale_wire::{http::Secret, id::RelayKey};
 use zeroize::Zeroizing;
 
-use crate::{error::Error, traffic::Traffic, vault::VaultKey};
+use crate::{error::Error, link::address::Doors, traffic::Traffic, vault::VaultKey};
 
 /// Everything that was decided when an agent was opened.
 #[derive(Debug)]
@@ -231,12 +231,14 @@ pub fn check_agent_name(name: &str) -> Result<(), Error> {
     })
 }
 
-/// A relay's key and where it is reached: `<hex key>@host:port`.
+/// A relay's key and where it is reached: `<hex key>@host:port`. That is its QUIC; where UDP does not
+/// get through, its gRPC is tried at port 5000 of the same host, or where `?grpc=host:port`,
+/// `?grpc=https://host:port` or `?grpc=off` behind the address says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayAddr {
     /// What its connection must prove.
     pub key: RelayKey,
-    /// `host:port`.
+    /// `host:port`, with or without a `?grpc=…`.
     pub address: String,
 }
 
@@ -256,13 +258,7 @@ impl FromStr for RelayAddr {
             )
         };
         let (key, address) = text.trim().split_once('@').ok_or_else(bad)?;
-        let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        let plain = !host.contains([':', '[', ']', '@', '/']);
-        let spaced = host.chars().any(char::is_whitespace);
-        if host.is_empty() || spaced || !(bracketed || plain) || port.parse::<u16>().is_err() {
-            return Err(bad());
-        }
+        Doors::read(address).ok_or_else(bad)?;
         Ok(Self {
             key: key.parse().map_err(|_| bad())?,
             address: address.to_owned(),
@@ -683,6 +679,9 @@ mod tests {
 
         assert_eq!(RELAY.parse::<RelayAddr>().unwrap().to_string(), RELAY);
         assert_eq!(six.parse::<RelayAddr>().unwrap().to_string(), six);
+        let with_grpc = format!("{RELAY}?grpc=https://gw.example.org:443");
+        let read = with_grpc.parse::<RelayAddr>().unwrap();
+        assert_eq!(read.to_string(), with_grpc);
         for bad in [
             "",
             "localhost:4433",
@@ -691,6 +690,7 @@ mod tests {
             &RELAY.replace("4433", "70000"),
             &RELAY.replace("localhost", "::1"),
             &RELAY.replace("localhost", "a b"),
+            &format!("{RELAY}?grpc="),
         ] {
             assert!(bad.parse::<RelayAddr>().is_err(), "{bad}");
         }

@@ -129,14 +129,16 @@ fn take(ask: Ask, body: &mut Body, commands: &mut Vec<(CommandId, Command)>) -> 
             body.start.home = Some(home);
             None
         }
-        // Only who holds the line can let a frame leave beside its schedule.
-        Ask::AtOnce(_) => None,
         Ask::Status(reply) => {
             let _ = reply.send(WorkerView {
                 held_by: Some(body.lock.holder().unwrap_or_default()),
                 links: Vec::new(),
                 standings: BTreeMap::new(),
             });
+            None
+        }
+        Ask::Slim(_, ask) => {
+            ask.refuse(Error::Unreachable(slim_held_by(body.lock.holder())));
             None
         }
         // What was submitted stays in the vault, and the mind does it.
@@ -186,6 +188,17 @@ pub(crate) fn held_by(pid: Option<u32>) -> String {
         ),
         None => "another process holds this agent's line and does not take up commands: wait for it, or end it".into(),
     }
+}
+
+/// SLIM's messages do not pass through the vault.
+fn slim_held_by(pid: Option<u32>) -> String {
+    let who = pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    );
+    format!(
+        "{who} holds this agent's line, and only that one speaks SLIM: end it, or use another agent"
+    )
 }
 
 /// How often the vault is looked at while somebody waits for an answer.

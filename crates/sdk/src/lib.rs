@@ -39,6 +39,7 @@ mod link;
 mod message;
 mod question;
 mod shelf;
+pub mod slim;
 mod standing;
 mod threads;
 mod traffic;
@@ -51,7 +52,7 @@ pub use client::{Agent, AgentBuilder, RelayStatus, Status};
 pub use config::{Config, Context, Flags, RelayAddr, Timeouts, check_agent_name};
 pub use error::Error;
 pub use events::Events;
-pub use link::LinkState;
+pub use link::{Carrier, LinkState, grpc_reaches};
 pub use message::{IntoDraft, Message};
 pub use skytale_agent::{
     Draft, Event,

@@ -119,6 +119,7 @@ mod tests {
             welcomes,
             last_resort: false,
             traffic: None,
+            slim_bytes_max: None,
         })
     }
 

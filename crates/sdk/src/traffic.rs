@@ -202,16 +202,6 @@ impl LineShapes {
     }
 }
 
-/// How long a direction may be silent by its own schedule; `None` where it has none.
-pub(crate) fn silence_max(shape: &Shape) -> Option<Duration> {
-    let intervals = match shape.mode() {
-        Mode::Padded | Mode::Immediate => return None,
-        Mode::Adaptive => shape.bank().max(1) + 1,
-        Mode::Constant => 1,
-    };
-    Some(Duration::from_secs(1) * intervals * 1_000 / shape.millislots())
-}
-
 /// Where lines count. All lines of an agent share the second one.
 #[derive(Debug, Clone)]
 pub(crate) struct Tallies {
@@ -349,35 +339,17 @@ fn millislots(text: &str) -> Result<u32, Error> {
 }
 
 fn shape(line: &frame::Line) -> Option<Shape> {
-    let mode = Mode::ALL
-        .into_iter()
-        .find(|mode| number(*mode) == line.mode)?;
     let bulk = if line.bulk_now { Bulk::Now } else { Bulk::Wait };
-    Shape::new(mode)
-        .with_rate(line.millislots)
-        .and_then(|shape| shape.with_cell(line.cell))
-        .and_then(|shape| shape.with_bank(line.bank))
-        .and_then(|shape| shape.with_bulk(bulk))
-        .ok()
+    Shape::from_numbers(line.mode, line.millislots, line.cell, line.bank, bulk).ok()
 }
 
 fn line(shape: &Shape) -> frame::Line {
     frame::Line {
-        mode: number(shape.mode()),
+        mode: shape.mode().number(),
         millislots: shape.millislots(),
         cell: u32::try_from(shape.cell()).expect("a cell has 1,150 bytes at most"),
         bank: shape.bank(),
         bulk_now: shape.bulk() == Bulk::Now,
-    }
-}
-
-/// As docs/wire.md numbers them.
-const fn number(mode: Mode) -> u8 {
-    match mode {
-        Mode::Padded => 0,
-        Mode::Immediate => 1,
-        Mode::Adaptive => 2,
-        Mode::Constant => 3,
     }
 }
 
@@ -461,14 +433,5 @@ mod tests {
             tally.time_for(262_144, &Mode::Padded.into()),
             Duration::ZERO
         );
-    }
-
-    #[test]
-    fn silences_are_those_of_the_schedule() {
-        let ms = |traffic: Traffic| silence_max(&traffic.shape()).map(|it| it.as_millis());
-
-        assert_eq!(ms(Mode::Padded.into()), None);
-        assert_eq!(ms(Mode::Constant.into()), Some(250));
-        assert_eq!(ms(Mode::Adaptive.into()), Some(2_250));
     }
 }

@@ -12,7 +12,7 @@
 //! | with one frame | the same; the relay delivers it again on the next line, after a pause |
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -24,10 +24,9 @@ use skytale_agent::{
 use skytale_shape::Bulk;
 use skytale_wire::{
     frame::{ToAgent, ToRelay},
-    id::{AgentId, MessageId, RelayKey, Time, TransportKey},
+    id::{AgentId, RelayKey, Time, TransportKey},
 };
 use tokio::{
-    runtime::Handle,
     sync::{broadcast, mpsc, oneshot, watch},
     time::sleep,
 };
@@ -39,15 +38,22 @@ use crate::{
     config::{RelayAddr, Timeouts},
     error::Error,
     hand,
-    link::{FRAMES_MAX, LineEvent, LineId, LineNews, Link, LinkSetup, LinkState, LinkView, Parcel},
+    link::{
+        self, FRAMES_MAX, LineEvent, LineId, LineNews, Link, LinkSetup, LinkState, LinkView, Parcel,
+    },
+    slim::desk::{Desk, SlimAsk},
     standing::Standing,
     threads::Threads,
-    traffic::{LineTally, Traffic, silence_max},
+    traffic::{LineTally, Traffic},
     vault::{self, Held, LockFile, Vault},
 };
 
 /// What handles ask of the worker.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a bounded queue holds them for a moment"
+)]
 pub(crate) enum Ask {
     Do {
         id: CommandId,
@@ -57,9 +63,9 @@ pub(crate) enum Ask {
     /// Where this account's channels are made; the line to it is kept open even without any, so
     /// that others find KeyPackages of ours and can add us.
     Home(RelayAddr),
-    /// This message, when it leaves, need not wait for slots. Said before the command that sends it.
-    AtOnce(MessageId),
     Status(oneshot::Sender<WorkerView>),
+    /// Something about SLIM at a relay; the mind has no part in it.
+    Slim(RelayKey, SlimAsk),
     /// Answered when everything is closed and the lock is free.
     Close(oneshot::Sender<()>),
 }
@@ -89,7 +95,7 @@ pub(crate) struct Start {
     pub(crate) notices: broadcast::Sender<Event>,
     pub(crate) tally: Arc<LineTally>,
     /// Where links run.
-    pub(crate) runtime: Handle,
+    pub(crate) runtime: link::Runtime,
 }
 
 /// The handles' side.
@@ -237,15 +243,17 @@ struct Mind {
     /// Links that nobody wants any more and that are still writing.
     retiring: Vec<Link>,
     lines: BTreeMap<RelayKey, Line>,
+    /// What this process's handles want of SLIM.
+    desks: BTreeMap<RelayKey, Desk>,
     events: mpsc::Receiver<LineEvent>,
     /// Began a connection in the middle of a batch: it begins the next one.
     held_back: Option<LineEvent>,
     hands_seen: Option<i64>,
     poll_hands_at: Time,
+    /// When another process last had a command for us.
+    hands_came: Time,
     checkpoint_due: bool,
     checkpoint_at: Time,
-    /// Messages that need not wait for slots, until the relay has them.
-    at_once: BTreeSet<MessageId>,
     /// So many of the next inputs get a step of their own, after one has failed.
     careful: usize,
 }
@@ -336,14 +344,15 @@ impl Mind {
             links: BTreeMap::new(),
             retiring: Vec::new(),
             lines: BTreeMap::new(),
+            desks: BTreeMap::new(),
             events,
             held_back: None,
             hands_seen: None,
             poll_hands_at: Time(0),
+            hands_came: Time(0),
             // A mind that was killed may have left secrets in the log.
             checkpoint_due: true,
             checkpoint_at: Time(0),
-            at_once: BTreeSet::new(),
             careful: 0,
         };
         mind.take_answers_of_our_predecessor(body)?;
@@ -428,6 +437,9 @@ impl Mind {
                 () = sleep(idle) => {}
             }
         }
+        for relay in self.desks.keys().copied().collect::<Vec<_>>() {
+            self.at_desk(relay, Desk::tend);
+        }
         for line in self.lines.values_mut() {
             line.flush();
         }
@@ -491,11 +503,6 @@ impl Mind {
                 self.home = Some(home);
                 self.follow_wishes();
             }
-            Ask::AtOnce(id) => {
-                if self.at_once.len() < AT_ONCE_MAX {
-                    self.at_once.insert(id);
-                }
-            }
             Ask::Status(reply) => {
                 let links = self
                     .links
@@ -512,6 +519,10 @@ impl Mind {
                     links,
                     standings,
                 });
+            }
+            Ask::Slim(relay, ask) => {
+                self.desks.entry(relay).or_default();
+                self.at_desk(relay, |desk, out| desk.ask(ask, out));
             }
             Ask::Close(done) => {
                 let until = clock::now().plus(self.flush_ms_max());
@@ -542,22 +553,45 @@ impl Mind {
                         backlog: VecDeque::new(),
                     },
                 );
+                // It hears the relay's Ready, whoever may want something of it later.
+                self.desks.entry(relay).or_default().lost();
                 work.push(Work::Up {
                     relay,
                     transport,
                     token: token.map(|token| token.expose().to_owned()),
                 });
             }
-            LineNews::Frame(frame) if present => work.push(Work::Frame { relay, frame }),
+            LineNews::Frame(frame) if present => {
+                let mut rest = Some(frame);
+                self.at_desk(relay, |desk, out| {
+                    rest = rest.take().and_then(|frame| desk.heard(frame, out));
+                });
+                work.extend(rest.map(|frame| Work::Frame { relay, frame }));
+            }
             LineNews::Token(token) if present => work.push(Work::Token {
                 relay,
                 token: token.expose().to_owned(),
             }),
             LineNews::Down if present => {
                 self.lines.remove(&relay);
+                self.at_desk(relay, |desk, _| desk.lost());
                 work.push(Work::Down { relay });
             }
             LineNews::Frame(_) | LineNews::Token(_) | LineNews::Down => {}
+        }
+    }
+
+    /// Lets a relay's desk act, if there is one, and sends what it says.
+    fn at_desk(&mut self, relay: RelayKey, act: impl FnOnce(&mut Desk, &mut Vec<ToRelay>)) {
+        let Some(desk) = self.desks.get_mut(&relay) else {
+            return;
+        };
+        let mut out = Vec::new();
+        act(desk, &mut out);
+        if let Some(line) = self.lines.get_mut(&relay) {
+            let parcels = out.into_iter().map(|frame| (frame, Bulk::Wait));
+            line.backlog.extend(parcels);
+            line.flush();
         }
     }
 
@@ -566,7 +600,13 @@ impl Mind {
         if now < self.poll_hands_at {
             return Ok(Vec::new());
         }
-        self.poll_hands_at = now.plus(HANDS_POLL_MS);
+        let recent = now.since(self.hands_came) < HANDS_RECENT_MS;
+        let pause = if recent {
+            HANDS_POLL_MS
+        } else {
+            HANDS_POLL_IDLE_MS
+        };
+        self.poll_hands_at = now.plus(pause);
         let version = vault::data_version(&self.conn)?;
         if self.hands_seen == Some(version) {
             return Ok(Vec::new());
@@ -574,6 +614,9 @@ impl Mind {
         let waiting = hands::waiting(&self.conn)?;
         // With none left there is nothing to look for until somebody writes again.
         self.hands_seen = waiting.is_empty().then_some(version);
+        if !waiting.is_empty() {
+            self.hands_came = now;
+        }
         Ok(waiting
             .into_iter()
             .map(|(id, command)| {
@@ -651,13 +694,10 @@ impl Mind {
         tx.commit()?;
         drop(turn);
         for one in work {
-            if let Work::Frame { relay, frame } = one {
-                if let ToAgent::Published(published) = frame {
-                    self.at_once.remove(&published.id);
-                }
-                if let Some(line) = self.lines.get_mut(relay) {
-                    line.standing.heard(frame);
-                }
+            if let Work::Frame { relay, frame } = one
+                && let Some(line) = self.lines.get_mut(relay)
+            {
+                line.standing.heard(frame);
             }
         }
         self.let_out(outputs, body);
@@ -670,7 +710,7 @@ impl Mind {
                 line.standing.said(&frame);
                 let at_once = matches!(
                     &frame,
-                    ToRelay::Publish(publish) if self.at_once.contains(&publish.id)
+                    ToRelay::Publish(publish) if outputs.at_once.contains(&publish.id)
                 );
                 let bulk = if at_once { Bulk::Now } else { Bulk::Wait };
                 line.backlog.push_back((frame, bulk));
@@ -698,6 +738,9 @@ impl Mind {
         stop: &CancellationToken,
     ) -> Result<(), Error> {
         self.lines.clear();
+        for desk in self.desks.values_mut() {
+            desk.lost();
+        }
         self.held_back = None;
         self.careful = STEP_INPUTS_MAX;
         for _ in 0..REOPEN_TRIES {
@@ -826,7 +869,7 @@ impl Mind {
         if let Some(wake) = self.agent.wake() {
             until = until.min(wake);
         }
-        Duration::from_millis(until.since(now).clamp(1, HANDS_POLL_MS))
+        Duration::from_millis(until.since(now).clamp(1, HANDS_POLL_IDLE_MS))
     }
 
     fn has_nothing_to_flush(&self) -> Result<bool, Error> {
@@ -841,7 +884,7 @@ impl Mind {
 
     /// A slot each way may be as far off as the schedule's longest silence.
     fn flush_ms_max(&self) -> u64 {
-        let silence = silence_max(&self.setup.traffic.shape()).unwrap_or_default();
+        let silence = self.setup.traffic.shape().silence_max().unwrap_or_default();
         let both = u64::try_from(2 * silence.as_millis()).unwrap_or(u64::MAX);
         FLUSH_MS_MAX + both.min(FLUSH_SLOTS_MS_MAX)
     }
@@ -863,7 +906,7 @@ impl Mind {
         tokio::select! {
             () = all_ended => {}
             () = nothing_more => {}
-            // They go on by themselves for as long as their runtime does.
+            // Their thread gives them a moment more.
             () = stop.cancelled() => {}
         }
         // Readers of this process are closed by now; those of others may keep the log from being
@@ -932,13 +975,15 @@ const EVENTS_MAX: usize = 1024;
 const BACKLOG_MAX: usize = 16 * FRAMES_MAX;
 /// How often the mind looks for commands of other processes.
 const HANDS_POLL_MS: u64 = 20;
+/// And how often when none has come for a while: a mind of which nobody wants anything should cost
+/// nothing.
+const HANDS_POLL_IDLE_MS: u64 = 100;
+const HANDS_RECENT_MS: u64 = 5_000;
 /// How often the log is emptied at most.
 const CHECKPOINT_EVERY_MS: u64 = 100;
 /// How long a close waits for what a connected relay has not confirmed.
 const FLUSH_MS_MAX: u64 = 2_000;
 /// How much longer, where cells leave by a schedule.
 const FLUSH_SLOTS_MS_MAX: u64 = 20_000;
-/// Messages that may be on their way without waiting for slots; further ones wait.
-const AT_ONCE_MAX: usize = 1_024;
 const REOPEN_TRIES: u32 = 50;
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);

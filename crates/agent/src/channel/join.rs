@@ -126,6 +126,7 @@ impl Channel {
         let Ok(invite) = line.parse::<Invite>() else {
             return self.join_failed(step, Error::Denied(Refusal::InviteAltered));
         };
+        self.asked_to_seal = 0;
         let opened = invite::open(step.provider, &invite.seed, info)
             .and_then(|bytes| OpenedGroupInfo::read(&bytes));
         let Ok(opened) = opened else {
@@ -275,7 +276,9 @@ impl Channel {
             }
             // Whoever seals it may fail, or go: ask again until it is there.
             self.line = Line::Down;
-            self.pause(step, WANT_AGAIN_MS);
+            let pause = WANT_AGAIN_MS.0 << self.asked_to_seal.min(WANT_AGAIN_DOUBLINGS);
+            self.asked_to_seal += 1;
+            self.pause(step, pause.min(WANT_AGAIN_MS.1));
             return Ok(());
         }
         match nack.refusal.remedy() {
@@ -335,8 +338,13 @@ impl Channel {
     }
 }
 
-/// How often a joiner asks for the group's state while nobody has sealed it.
-const WANT_AGAIN_MS: u64 = 4_000;
+/// How long a joiner waits before it asks again for the group's state, at first and at most: twice
+/// as long each time. Each asking has a member seal and send all of it, which on a slow line takes
+/// longer than the first pause; the relay hands out what is sealed by itself, so that asking again
+/// only helps where a member has failed.
+const WANT_AGAIN_MS: (u64, u64) = (4_000, 64_000);
+/// From the first to the longest.
+const WANT_AGAIN_DOUBLINGS: u32 = 4;
 
 /// Refuses a group that the invite line does not lead to: somebody who knows less than the line
 /// could have made it.

@@ -96,6 +96,14 @@ impl Channel {
             Kind::Application => self.apply_message(step, seq, &envelope),
             Kind::Commit | Kind::Join => self.apply_commit(step, seq, &envelope),
             Kind::Leave => self.apply_leave(step, seq, &envelope),
+            // They have no place in a channel: the relay has mixed something up.
+            Kind::SlimMessageOne
+            | Kind::SlimMessageTwo
+            | Kind::SlimCommitOne
+            | Kind::SlimCommitTwo => {
+                self.unreadable(step, envelope.agent, seq);
+                Ok(())
+            }
         }
     }
 

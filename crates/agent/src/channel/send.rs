@@ -105,6 +105,9 @@ impl Channel {
                 resumes: self.outgoing.handed == 0,
             };
             uplink.send(step, ToRelay::Publish(publish));
+            if row.draft.now {
+                step.out.at_once.insert(row.id);
+            }
             self.outgoing.handed = row.row;
             self.outgoing.last_n = Some(row.n);
             self.outgoing.in_flight.insert(row.id);

@@ -1,6 +1,9 @@
-//! When keys are replaced without anybody asking for it.
+//! When keys are replaced without anybody asking for it, how often a joiner asks, and which messages
+//! need not wait.
 
-use crate::{Answer, Command, stage::Stage};
+use skytale_wire::id::MessageId;
+
+use crate::{Answer, Command, Draft, stage::Stage};
 
 const ALICE: usize = 0;
 const BOB: usize = 1;
@@ -123,4 +126,64 @@ fn who_comes_with_a_few_others_has_no_part_in_a_wave() {
 fn rotate(stage: &mut Stage, channel: skytale_wire::id::ChannelId) {
     let rotated = stage.does(ALICE, Command::Rotate { channel });
     assert_eq!(rotated, Answer::Done);
+}
+
+/// On a line of four slots a second each asking cost a member some seconds of its line, and the
+/// asking went on every few seconds.
+#[test]
+fn who_waits_for_the_groups_state_asks_less_and_less_often() {
+    let mut stage = Stage::new(2);
+    let channel = stage.open(ALICE);
+    let line = stage.invites(ALICE, channel, 1);
+    let log = |stage: &mut Stage| stage.relay.logs.remove(&channel).unwrap();
+    let mut kept = log(&mut stage);
+    let sealed = kept.sealed.take();
+    stage.relay.logs.insert(channel, kept);
+
+    let joining = stage.begins(BOB, Command::Join { line });
+    assert_eq!(stage.relay.wants, 1);
+    stage.passes(10_000);
+    assert!(stage.relay.wants >= 2, "soon at first");
+    stage.passes(590_000);
+    let wants = stage.relay.wants;
+    assert!((8..30).contains(&wants), "{wants} times in ten minutes");
+
+    // Somebody has sealed it at last.
+    let mut kept = log(&mut stage);
+    kept.sealed = sealed;
+    stage.relay.logs.insert(channel, kept);
+    stage.passes(64_000);
+    assert_eq!(stage.answer(BOB, joining), Some(Answer::Channel(channel)));
+}
+
+/// It once was told to the body beside the command, and was lost where another process had the mind
+/// or the mind began anew.
+#[test]
+fn a_message_that_need_not_wait_for_slots_says_so_also_after_a_restart() {
+    let mut stage = Stage::new(1);
+    let channel = stage.open(ALICE);
+    let send = |number: u8, now: bool| Command::Send {
+        channel,
+        id: MessageId([number; 16]),
+        draft: Draft {
+            now,
+            ..Draft::text("hello")
+        },
+    };
+    let first = |stage: &Stage| stage.relay.published.clone();
+
+    stage.begins(ALICE, send(1, true));
+    stage.begins(ALICE, send(2, false));
+    assert_eq!(
+        first(&stage),
+        [(MessageId([1; 16]), true), (MessageId([2; 16]), false)]
+    );
+
+    stage.relay.published.clear();
+    stage.stops(ALICE);
+    stage.starts(ALICE);
+    assert_eq!(
+        first(&stage),
+        [(MessageId([1; 16]), true), (MessageId([2; 16]), false)]
+    );
 }

@@ -1,10 +1,15 @@
-//! How long the private halves of KeyPackages live.
+//! How long the private halves of KeyPackages live, and how the public ones are uploaded.
 
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
 use rusqlite::Connection;
+use skytale_wire::{
+    frame::{KeyPackagesKept, ToAgent, ToRelay},
+    id::{MessageId, RelayKey, Time},
+};
 
 use crate::{
-    Agent, Answer, Command, Event,
-    stage::{Mind, Stage},
+    Agent, AgentConfig, Answer, Command, Event, Input,
+    stage::{Mind, RELAY, Stage, link_up, ready},
     store::MIGRATIONS,
     view::ChannelState,
 };
@@ -144,4 +149,68 @@ fn leave_behind(stage: &mut Stage, channel: skytale_wire::id::ChannelId) {
     let agents = vec![stage.minds[BOB].id];
     let removed = stage.does(ALICE, Command::Remove { channel, agents });
     assert_eq!(removed, Answer::Done);
+}
+
+/// Thirty of them once took ten seconds of a line with four slots a second, and the first request of a
+/// new agent waited behind them.
+#[test]
+fn key_packages_are_uploaded_a_few_at_a_time_and_others_speak_in_between() {
+    let mut vault = Connection::open_in_memory().expect("a database");
+    Agent::migrate(&mut vault).expect("a new vault");
+    let tx = vault.transaction().expect("a vault");
+    let config = AgentConfig {
+        key_packages: 12,
+        ..AgentConfig::default()
+    };
+    let rng = ChaCha8Rng::seed_from_u64(1);
+    let mut alice = Agent::open_with(&tx, "alice", config, rng).expect("a new vault");
+    let now = Time(1_800_000_000_000);
+    let mut says = |inputs| alice.handle(inputs, now, &tx).expect("a vault").frames;
+    let hears = |frame| Input::Frame {
+        relay: RELAY,
+        frame,
+    };
+    let upload = |frames: &[(RelayKey, ToRelay)]| {
+        let uploads: Vec<_> = frames
+            .iter()
+            .filter_map(|(_, frame)| {
+                if let ToRelay::PutKeyPackages(put) = frame {
+                    Some(put)
+                } else {
+                    None
+                }
+            })
+            .map(|put| (put.id, put.packages.len(), put.last_resort.is_some()))
+            .collect();
+        assert!(uploads.len() <= 1);
+        uploads.first().copied()
+    };
+    let kept = |id, key_packages| {
+        hears(ToAgent::KeyPackagesKept(KeyPackagesKept {
+            id,
+            key_packages,
+        }))
+    };
+
+    says(vec![link_up()]);
+    let first = says(vec![hears(ready(now, 0, 0, false))]);
+    let (id, count, last_resort) = upload(&first).expect("an upload");
+    assert_eq!((count, last_resort), (5, true));
+
+    let asked = says(vec![Input::Command {
+        id: MessageId([1; 16]),
+        command: Command::Open {
+            name: "acme/ops/plan".parse().expect("a name"),
+            relay: RELAY,
+            addresses: Vec::new(),
+        },
+    }]);
+    assert!(matches!(&asked[..], [(_, ToRelay::Create(_))]), "{asked:?}");
+
+    let (id, count, last_resort) = upload(&says(vec![kept(id, 5)])).expect("the next");
+    assert_eq!((count, last_resort), (5, false));
+    // A relay that keeps fewer than it was given gets no more for that.
+    let (id, count, _) = upload(&says(vec![kept(id, 6)])).expect("the rest");
+    assert_eq!(count, 2);
+    assert_eq!(upload(&says(vec![kept(id, 12)])), None);
 }
