@@ -1,4 +1,4 @@
-//! The account behind the agents: `signup`, `login`, `logout`, `whoami`, `keys`, `token`, `usage`.
+//! The account behind the agents: `signup`, `login`, `logout`, `whoami`, `keys`, `usage`.
 
 use serde::Serialize;
 use skytale_sdk::{Account, Config, Context, Error, RelayAddr, RelayStatus, check_agent_name};
@@ -383,13 +383,6 @@ async fn list_keys(account: &Account, output: Output) -> Result<(), Failure> {
         ]);
     }
     output.line(&shown.to_string())
-}
-
-/// `token`.
-pub(crate) async fn token(everywhere: &Everywhere, output: Output) -> Result<(), Failure> {
-    let mut config = Config::load(context::flags(everywhere))?;
-    let token = context::account(&mut config)?.account_token().await?;
-    output.result(&token, || token.token.expose().to_owned())
 }
 
 /// `usage`.

@@ -15,6 +15,7 @@ use skytale_sdk::{RelayAddr, Traffic, check_agent_name};
 use skytale_wire::{
     id::{AgentId, ChannelId, MessageId},
     name::ChannelName,
+    token::SlimPattern,
 };
 
 /// End-to-end-encrypted group channels for AI agents.
@@ -159,6 +160,13 @@ pub(crate) enum Command {
     #[command(before_help = examples::DECLINE)]
     Decline(InChannel),
 
+    /// Talk with agents that know SLIM: names, the relay's logs of them, sessions
+    #[command(before_help = examples::SLIM)]
+    Slim {
+        #[command(subcommand)]
+        command: crate::slim::Wish,
+    },
+
     /// Open an account and sign in
     #[command(before_help = examples::SIGNUP)]
     Signup(Credentials),
@@ -177,9 +185,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Keys,
     },
-    /// Print a token for calls about the account
+    /// Print a token, for calls about the account or for SLIM agents
     #[command(before_help = examples::TOKEN)]
-    Token,
+    Token(Token),
     /// Show what the account has used
     #[command(before_help = examples::USAGE)]
     Usage,
@@ -230,9 +238,8 @@ pub(crate) struct Up {
     /// Where health and metrics are served
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8443")]
     pub(crate) health_addr: SocketAddr,
-    /// Reserved for the SLIM edge; not served by this version
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:5000")]
-    pub(crate) slim_addr: SocketAddr,
+    #[command(flatten)]
+    pub(crate) grpc: Grpc,
     /// How other machines reach the relay; written into invites
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) public_addr: Option<PublicAddr>,
@@ -263,6 +270,8 @@ pub(crate) struct Relay {
     /// Where the relay listens, by UDP; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4433")]
     pub(crate) relay_addr: SocketAddr,
+    #[command(flatten)]
+    pub(crate) grpc: Grpc,
     /// Where health and metrics are served
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8443")]
     pub(crate) health_addr: SocketAddr,
@@ -272,6 +281,49 @@ pub(crate) struct Relay {
     /// The least that every agent's line must hide: a mode or preset, as for --traffic
     #[arg(long, value_name = "MODE", default_value = "padded", value_parser = at_least)]
     pub(crate) traffic_at_least: AtLeast,
+}
+
+/// The relay's door for gRPC.
+#[derive(Debug, Args)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the fields are the names of flags"
+)]
+pub(crate) struct Grpc {
+    /// Where SLIM's agents connect, and ours where UDP is blocked; port 0 takes a free one, off none
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:5000",
+        alias = "slim-addr"
+    )]
+    pub(crate) grpc_addr: MaybeAddr,
+    /// PEM file of the certificate chain for that address; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "grpc_tls_key")]
+    pub(crate) grpc_tls_cert: Option<PathBuf>,
+    /// PEM file of the certificate's private key
+    #[arg(long, value_name = "FILE", requires = "grpc_tls_cert")]
+    pub(crate) grpc_tls_key: Option<PathBuf>,
+    /// Let SLIM's agents in without a token: whoever reaches the address can take part as anybody
+    #[arg(long)]
+    pub(crate) danger_slim_open: bool,
+}
+
+/// An address to listen on, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MaybeAddr(pub(crate) Option<SocketAddr>);
+
+impl FromStr for MaybeAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        text.parse()
+            .map(|addr| Self(Some(addr)))
+            .map_err(|_| "expected IP:PORT or off".to_owned())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -357,6 +409,12 @@ pub(crate) struct Read {
 pub(crate) struct Watch {
     /// Name or id; all channels when left out
     pub(crate) channel: Option<Which>,
+    /// Print lines also on a terminal, instead of drawing what the line carries
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Among the lines, one each second with what the line has carried: real cells and cover
+    #[arg(long)]
+    pub(crate) cells: bool,
 }
 
 #[derive(Debug, Args)]
@@ -384,6 +442,17 @@ pub(crate) enum Keys {
         /// Its public id, as `keys list` shows it
         id: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    /// The SLIM names that it is for: ORG/*, ORG/NAMESPACE/*, or one name; may be given more than
+    /// once
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) slim: Vec<SlimPattern>,
+    /// Stay, and keep a good token in this file, as SLIM's clients take it (static_jwt)
+    #[arg(long, value_name = "FILE", requires = "slim")]
+    pub(crate) watch: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -529,7 +598,8 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 denied, 5 unreachable, 6 ref
 Examples:
   skytale up
   skytale up --relay-addr 0.0.0.0:4433 --public-addr relay.example.org
-  skytale up --json --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0
+  skytale up --json --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --grpc-addr 127.0.0.1:0 \\
+    --health-addr 127.0.0.1:0
 
 The first start makes a local account, an API key and the context \"local\" with both servers.";
     pub(super) const API: &str = "\
@@ -581,7 +651,11 @@ Examples:
     pub(super) const WATCH: &str = "\
 Examples:
   skytale watch --as planner
-  skytale watch acme/ops/plan --as planner --json";
+  skytale watch acme/ops/plan --as planner --json
+  skytale watch --as planner --plain --cells
+
+On a terminal it draws the line to the relay, as a watcher outside would see it and as it is: cells
+a second, real and cover. q ends it.";
     pub(super) const MEMBERS: &str = "\
 Examples:
   skytale members acme/ops/plan --as planner --json";
@@ -635,7 +709,17 @@ Examples:
   skytale keys revoke 8H2kQ0aZ";
     pub(super) const TOKEN: &str = "\
 Examples:
-  skytale token";
+  skytale token
+  skytale token --slim 'acme/*'
+  skytale token --slim 'acme/ops/*' --slim acme/lab/planner --watch slim.token
+
+A token for SLIM opens the relay to whoever has it, for an hour at most: it is bound to no key. An
+organisation belongs to the account that first uses it at the relay.";
+    pub(super) const SLIM: &str = "\
+Examples:
+  echo \"on fire\" | skytale slim pub acme/ops/alerts --as watcher
+  skytale slim log acme/ops/alerts --as watcher --json
+  skytale slim join acme/ops/planner --as planner --secret-file circle.txt";
     pub(super) const USAGE: &str = "\
 Examples:
   skytale usage
@@ -704,7 +788,7 @@ mod tests {
         let mut all = vec![Arguments::command()];
         while let Some(command) = all.pop() {
             for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
-                let harmless = matches!(flag, "password-stdin");
+                let harmless = matches!(flag, "password-stdin" | "secret-file");
                 let secret = [
                     "password",
                     "secret",

@@ -6,6 +6,8 @@
 //! system can say what each of them used. The comparison with bare MLS is not here: it lives in
 //! `crates/agent/benches`, because only that crate may name the MLS library.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use skytale_relay::limits::{Limits, Rate};
@@ -20,10 +22,12 @@ mod client;
 mod house;
 mod idle;
 mod latency;
+mod lines;
 mod machine;
 mod pair;
 pub(crate) mod parts;
 mod relay;
+mod slim;
 mod start;
 
 /// What `skytale bench` was asked for.
@@ -35,6 +39,9 @@ pub(crate) struct Wish {
     /// How long to measure throughput, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
+    /// A Python with slim-bindings, for the bench "slim": SLIM's own node and agents run in it
+    #[arg(long, value_name = "PROGRAM")]
+    slim_python: Option<PathBuf>,
     /// Measure briefly, to see that it works: not for figures
     #[arg(long)]
     quick: bool,
@@ -48,6 +55,10 @@ enum Name {
     Latency,
     /// A relay alone, without MLS in the client
     Relay,
+    /// What lines with a schedule cost a relay, and how that grows
+    Lines,
+    /// The port that speaks SLIM, beside SLIM's own node
+    Slim,
     /// How quickly things are ready, and how large
     Start,
 }
@@ -70,6 +81,10 @@ pub(super) struct Effort {
     pub(super) seconds: u64,
     pub(super) round_trips: usize,
     pub(super) idle_connections: u32,
+    /// How many lines have a schedule, in steps that grow.
+    pub(super) shaped_lines: &'static [u32],
+    /// For how long each step is watched, in seconds.
+    pub(super) shaped_seconds: u64,
     pub(super) archived: u64,
     pub(super) starts: usize,
 }
@@ -95,7 +110,10 @@ pub(crate) async fn run(wish: &Wish, output: Output) -> Result<(), Failure> {
     let mut figures = Vec::new();
     let mut failure = None;
     for name in wish.chosen() {
-        match name.measure(effort, output).await {
+        match name
+            .measure(effort, wish.slim_python.as_deref(), output)
+            .await
+        {
             Ok(measured) => figures.extend(measured),
             Err(why) => {
                 failure = Some(why);
@@ -117,7 +135,12 @@ pub(crate) async fn run(wish: &Wish, output: Output) -> Result<(), Failure> {
 }
 
 impl Name {
-    async fn measure(self, effort: Effort, output: Output) -> Result<Vec<Figure>, Failure> {
+    async fn measure(
+        self,
+        effort: Effort,
+        slim_python: Option<&Path>,
+        output: Output,
+    ) -> Result<Vec<Figure>, Failure> {
         match self {
             Self::Pair => {
                 output.say("pair: one sender, one receiver …");
@@ -132,6 +155,14 @@ impl Name {
                 let mut both = idle::measure(effort).await?;
                 both.extend(relay::measure(effort).await?);
                 Ok(both)
+            }
+            Self::Lines => {
+                output.say("lines: a relay with many shaped lines …");
+                lines::measure(effort).await
+            }
+            Self::Slim => {
+                output.say("slim: the port that speaks SLIM …");
+                slim::measure(effort, slim_python).await
             }
             Self::Start => {
                 output.say("start: a relay with a large archive …");
@@ -160,6 +191,8 @@ impl Wish {
                 seconds: self.seconds.min(2),
                 round_trips: 20,
                 idle_connections: 20,
+                shaped_lines: &[5, 10],
+                shaped_seconds: 2,
                 archived: 20_000,
                 starts: 3,
             }
@@ -168,6 +201,8 @@ impl Wish {
                 seconds: self.seconds,
                 round_trips: 300,
                 idle_connections: 200,
+                shaped_lines: &[50, 100, 200, 400],
+                shaped_seconds: self.seconds.max(60),
                 archived: 1_000_000,
                 starts: 20,
             }
@@ -280,10 +315,11 @@ mod tests {
         let wish = |names: &[Name]| Wish {
             names: names.to_vec(),
             seconds: 10,
+            slim_python: None,
             quick: false,
         };
 
-        assert_eq!(wish(&[]).chosen().len(), 4);
+        assert_eq!(wish(&[]).chosen(), Name::value_variants());
         assert_eq!(
             wish(&[Name::Start, Name::Pair, Name::Start]).chosen(),
             [Name::Pair, Name::Start]

@@ -26,8 +26,12 @@ use crate::{
     output::Output,
 };
 
-use self::stage::{Person, Stage};
+use self::{
+    hidden::Hidden,
+    stage::{Person, Stage},
+};
 
+mod hidden;
 mod stage;
 
 /// What was looked at.
@@ -64,6 +68,9 @@ struct Report {
     checks: Vec<Check>,
     messages: Vec<Told>,
     relay: Vec<Kept>,
+    /// What a line with a schedule carried; missing where the story ended before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hidden: Option<Hidden>,
     #[serde(skip_serializing_if = "Option::is_none")]
     directory: Option<PathBuf>,
 }
@@ -80,6 +87,7 @@ pub(crate) async fn run(wish: &args::Demo, output: Output) -> Result<(), Failure
         checks: Vec::new(),
         told: Vec::new(),
         kept: Vec::new(),
+        hidden: None,
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -105,6 +113,7 @@ pub(crate) async fn run(wish: &args::Demo, output: Output) -> Result<(), Failure
         checks: story.checks,
         messages: story.told,
         relay: story.kept,
+        hidden: story.hidden,
         directory,
     };
     output.result(&report, || described(&report, output))?;
@@ -121,6 +130,7 @@ struct Story {
     checks: Vec<Check>,
     told: Vec<Told>,
     kept: Vec<Kept>,
+    hidden: Option<Hidden>,
 }
 
 impl Story {
@@ -136,6 +146,7 @@ impl Story {
         self.add_one_who_is_away(&reviewer).await?;
         let (control, copy) = self.before_the_removal().await?;
         self.remove().await?;
+        self.hide().await?;
 
         self.say("stopping the servers and opening the relay's archive");
         let ended = self.stage.stop_servers().await?;
@@ -668,11 +679,13 @@ fn described(report: &Report, output: Output) -> String {
         0 => format!("all {} checks passed", report.checks.len()),
         failed => format!("{failed} of {} checks failed", report.checks.len()),
     };
+    let hidden =
+        (report.hidden.as_ref()).map_or_else(String::new, |hidden| format!("{}\n", hidden.plain()));
     let left = report
         .directory
         .as_ref()
         .map_or_else(String::new, |dir| format!("\nkept in {}", dir.display()));
-    format!("{beside}\n\n{checks}\n{verdict}{left}")
+    format!("{beside}\n\n{checks}\n{hidden}{verdict}{left}")
 }
 
 const CHANNEL: &str = "acme/ops/plan";

@@ -2,7 +2,9 @@
 //! what every opening of an agent does.
 
 use serde::Serialize;
-use skytale_sdk::{Config, Error, LinkState, RelayStatus, Status, Traffic};
+use skytale_sdk::{
+    Carrier, Config, Error, LinkState, RelayAddr, RelayStatus, Status, Traffic, grpc_reaches,
+};
 
 use crate::{
     args::Everywhere,
@@ -167,7 +169,7 @@ async fn look_at_agent(name: &str, everywhere: &Everywhere, checks: &mut Vec<Che
     };
     checks.push(Check::good(vault, "opens"));
     match status {
-        Ok(status) => look_at_status(name, &status, checks),
+        Ok(status) => look_at_status(name, &status, checks).await,
         Err(error) => checks.push(Check::bad(
             format!("{name}: line"),
             error.to_string(),
@@ -185,7 +187,7 @@ async fn look_at_agent(name: &str, everywhere: &Everywhere, checks: &mut Vec<Che
     }
 }
 
-fn look_at_status(name: &str, status: &Status, checks: &mut Vec<Check>) {
+async fn look_at_status(name: &str, status: &Status, checks: &mut Vec<Check>) {
     let held = match status.held_by {
         None => "by this process".to_owned(),
         Some(0) => "by another process".to_owned(),
@@ -197,6 +199,7 @@ fn look_at_status(name: &str, status: &Status, checks: &mut Vec<Check>) {
     }
     for relay in &status.relays {
         checks.push(line(name, relay));
+        checks.extend(grpc(name, relay).await);
         checks.extend(traffic(name, relay));
         checks.extend(clock(name, relay));
         checks.extend(key_packages(name, relay));
@@ -224,7 +227,7 @@ fn line(agent: &str, relay: &RelayStatus) -> Check {
     let trouble = relay.trouble.as_deref().unwrap_or("no answer");
     match relay.state {
         None => Check::good(name, "the process that holds the line looks after it"),
-        Some(LinkState::Ready) => Check::good(name, format!("{at}, by QUIC")),
+        Some(LinkState::Ready) => Check::good(name, format!("{at}, {}", by(relay.carrier))),
         Some(LinkState::Refused(refusal)) => Check::bad(
             name,
             format!("{at} refuses: {refusal}"),
@@ -233,9 +236,36 @@ fn line(agent: &str, relay: &RelayStatus) -> Check {
         Some(LinkState::Connecting | LinkState::Greeting) => Check::bad(
             name,
             format!("{at}: {trouble}"),
-            format!("{START}; if it runs, let UDP through to its port"),
+            format!("{START}; if it runs, let UDP through to its port, or TCP to its gRPC port"),
         ),
     }
+}
+
+fn by(carrier: Option<Carrier>) -> &'static str {
+    match carrier {
+        Some(Carrier::Grpc) => {
+            "by gRPC: no UDP gets through to it from here, so messages take a little longer; QUIC is tried again from time to time"
+        }
+        Some(Carrier::Quic) | None => "by QUIC",
+    }
+}
+
+/// Whether a line by gRPC would come to be, for a network without UDP. It is no fault of this machine
+/// when a relay offers none.
+async fn grpc(agent: &str, relay: &RelayStatus) -> Option<Check> {
+    if relay.state? != LinkState::Ready || relay.carrier == Some(Carrier::Grpc) {
+        // It is told already how the line is.
+        return None;
+    }
+    let at = RelayAddr {
+        key: relay.key,
+        address: relay.address.clone()?,
+    };
+    let detail = match grpc_reaches(&at).await {
+        Ok(()) => "would carry the line if UDP were blocked".to_owned(),
+        Err(error) => format!("{error}; where UDP is blocked this agent would have no line"),
+    };
+    Some(Check::good(format!("{agent}: gRPC"), detail))
 }
 
 /// What a watcher of the line may see, and whether somebody meddles with it.

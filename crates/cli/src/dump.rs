@@ -45,6 +45,8 @@ impl Stored {
             Kind::Commit => "commit",
             Kind::Join => "join",
             Kind::Leave => "leave",
+            Kind::SlimMessageOne | Kind::SlimMessageTwo => "slim message",
+            Kind::SlimCommitOne | Kind::SlimCommitTwo => "slim commit",
         }
     }
 

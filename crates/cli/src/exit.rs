@@ -152,6 +152,7 @@ fn exit_of_refusal(refusal: Refusal) -> Exit {
         | R::Replaced
         | R::HelloTimeout => Exit::Unreachable,
         R::NotAdmin
+        | R::OrganisationTaken
         | R::MayNotInvite
         | R::InviteLimit
         | R::KeyPackageLimit

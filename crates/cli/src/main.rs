@@ -30,7 +30,10 @@ mod messages;
 mod output;
 mod secret;
 mod servers;
+mod slim;
+mod token;
 mod up;
+mod watch;
 
 /// Memory is wiped when it is given back, whoever used it: also what libraries held.
 #[global_allocator]
@@ -60,7 +63,9 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let everywhere = &Everywhere {
         stays: matches!(
             &arguments.command,
-            Command::Watch(_) | Command::Read(args::Read { follow: true, .. })
+            Command::Watch(_)
+                | Command::Read(args::Read { follow: true, .. })
+                | Command::Slim { .. }
         ),
         ..arguments.everywhere
     };
@@ -85,14 +90,16 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Send(wish) => messages::send(wish, everywhere, output).await,
         Command::Read(wish) => messages::read(wish, everywhere, output).await,
         Command::Ask(wish) => messages::ask(wish, everywhere, output).await,
-        Command::Watch(wish) => messages::watch(wish, everywhere, output).await,
+        Command::Watch(wish) => watch::run(wish, everywhere, output).await,
+
+        Command::Slim { command } => slim::run(command, everywhere, output).await,
 
         Command::Signup(wish) => accounts::signup(wish, everywhere, output).await,
         Command::Login(wish) => accounts::login(wish, everywhere, output).await,
         Command::Logout => accounts::logout(everywhere, output).await,
         Command::Whoami => accounts::whoami(everywhere, output).await,
         Command::Keys { command } => accounts::keys(command, everywhere, output).await,
-        Command::Token => accounts::token(everywhere, output).await,
+        Command::Token(wish) => token::run(wish, everywhere, output).await,
         Command::Usage => accounts::usage(everywhere, output).await,
 
         Command::Doctor => doctor::run(everywhere, output).await,
@@ -129,10 +136,13 @@ fn listen_to_logs(verbose: u8) {
 }
 
 /// The crates whose logs are meant for whoever runs this program.
-const OURS: [&str; 5] = [
+const OURS: [&str; 8] = [
     "skytale",
     "skytale_agent",
     "skytale_api",
     "skytale_relay",
     "skytale_sdk",
+    "skytale_slim",
+    "skytale_slim_session",
+    "skytale_tunnel",
 ];

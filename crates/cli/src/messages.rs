@@ -1,4 +1,4 @@
-//! Messages: `send`, `read`, `ask`, `watch`.
+//! Messages: `send`, `read`, `ask`.
 
 use std::{
     fs::File,
@@ -9,15 +9,12 @@ use std::{
 use data_encoding::BASE64;
 use jiff::Timestamp;
 use serde::Serialize;
-use skytale_sdk::{Agent, Channel, Draft, Error, Event, Message};
+use skytale_sdk::{Agent, Channel, Draft, Error, Message};
 use skytale_wire::{
     frame::PAYLOAD_BYTES_MAX,
     id::{AgentId, ChannelId, MessageId, Time},
 };
-use tokio::{
-    signal,
-    time::{sleep, timeout},
-};
+use tokio::{signal, time::timeout};
 
 use crate::{
     args::{self, Everywhere},
@@ -28,7 +25,7 @@ use crate::{
 
 /// A message as `--json` prints it. The fields are part of the command line's contract.
 #[derive(Debug, Serialize)]
-struct Shown<'a> {
+pub(crate) struct Shown<'a> {
     id: MessageId,
     seq: u64,
     sender: AgentId,
@@ -46,7 +43,7 @@ struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn of(message: &'a Message) -> Self {
+    pub(crate) fn of(message: &'a Message) -> Self {
         let text = message.text().ok();
         Self {
             id: message.id(),
@@ -64,7 +61,7 @@ impl<'a> Shown<'a> {
         }
     }
 
-    fn plain(&self) -> String {
+    pub(crate) fn plain(&self) -> String {
         // The id goes with the label: anybody may call itself anything.
         let sender: String = self.sender.to_string().chars().take(SENDER_CHARS).collect();
         let label = harmless(self.label);
@@ -82,15 +79,13 @@ pub(crate) async fn send(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let draft = draft(&wish.said, output)?;
+    let draft = Draft {
+        now: wish.now,
+        ..draft(&wish.said, output)?
+    };
     let sent = context::as_agent(everywhere, async |agent| {
         let channel = context::channel(agent, wish.said.channel.as_ref()).await?;
-        let sent = if wish.now {
-            channel.send_now(draft).await
-        } else {
-            channel.send(draft).await
-        };
-        match sent {
+        match channel.send(draft).await {
             Ok(sent) => Ok((channel.id(), sent)),
             Err(Error::Timeout { queued: true, .. } | Error::Unreachable(_)) => Err(Failure::new(
                 Exit::Unreachable,
@@ -155,6 +150,7 @@ fn draft(said: &args::Said, output: Output) -> Result<Draft, Failure> {
         in_reply_to: said.reply_to,
         headers: Vec::new(),
         payload: payload.into(),
+        now: false,
     })
 }
 
@@ -254,196 +250,6 @@ async fn show(message: &Message, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `watch`.
-pub(crate) async fn watch(
-    wish: args::Watch,
-    everywhere: &Everywhere,
-    output: Output,
-) -> Result<(), Failure> {
-    let watched = context::as_agent(everywhere, async |agent| {
-        let only = match &wish.channel {
-            Some(which) => Some(context::channel(agent, Some(which)).await?.id()),
-            None => None,
-        };
-        output.say("watching; Ctrl-C ends");
-        tokio::select! {
-            result = watching(agent, only, output) => result,
-            _ = signal::ctrl_c() => Ok(()),
-        }
-    });
-    watched.await
-}
-
-async fn watching(agent: &Agent, only: Option<ChannelId>, output: Output) -> Result<(), Failure> {
-    let mut events = agent.events();
-    let mut row = 0;
-    loop {
-        row = show_new(agent, only, row, output).await?;
-        tokio::select! {
-            event = events.next() => {
-                let Some(event) = event? else { return Ok(()) };
-                if only.is_none() || event.channel().is_none() || event.channel() == only {
-                    let shown = ShownEvent::of(&event);
-                    output.result(&shown, || shown.plain())?;
-                }
-            }
-            () = sleep(WATCH_EVERY) => {}
-        }
-    }
-}
-
-/// Shows what has come after a row, in the order in which it came, and gives the last row shown.
-async fn show_new(
-    agent: &Agent,
-    only: Option<ChannelId>,
-    after: i64,
-    output: Output,
-) -> Result<i64, Failure> {
-    let mut new = Vec::new();
-    for view in agent.channels().await? {
-        if only.is_some_and(|only| only != view.id) {
-            continue;
-        }
-        let Some(name) = view.name else { continue };
-        if let Some(channel) = agent.find(name.as_str()).await? {
-            new.extend(channel.look(after).await?);
-        }
-    }
-    new.sort_by_key(Message::row);
-    for message in &new {
-        let shown = Shown::of(message);
-        output.result(&shown, || shown.plain())?;
-    }
-    Ok(new.last().map_or(after, Message::row))
-}
-
-/// An event as `watch --json` prints it.
-#[derive(Debug, Default, Serialize)]
-struct ShownEvent {
-    event: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    channel: Option<ChannelId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    agent: Option<AgentId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    by: Option<AgentId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    epoch: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    missing: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cells: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    relay: Option<String>,
-}
-
-impl ShownEvent {
-    fn of(event: &Event) -> Self {
-        let named = |name| Self {
-            event: name,
-            channel: event.channel(),
-            ..Self::default()
-        };
-        match event {
-            Event::Entered { .. } => named("entered"),
-            Event::AcceptanceWanted { by, .. } => Self {
-                by: Some(*by),
-                ..named("acceptance_wanted")
-            },
-            Event::Joined { agent, .. } => Self {
-                agent: Some(*agent),
-                ..named("joined")
-            },
-            Event::Left { agent, .. } => Self {
-                agent: Some(*agent),
-                ..named("left")
-            },
-            Event::Removed { agent, by, .. } => Self {
-                agent: Some(*agent),
-                by: Some(*by),
-                ..named("removed")
-            },
-            Event::EpochChanged { epoch, .. } => Self {
-                epoch: Some(epoch.0),
-                ..named("epoch_changed")
-            },
-            Event::LabelChanged { agent, .. } => Self {
-                agent: Some(*agent),
-                ..named("label_changed")
-            },
-            Event::Gap { agent, missing, .. } => Self {
-                agent: Some(*agent),
-                missing: Some(*missing),
-                ..named("gap")
-            },
-            Event::Pruned { up_to, .. } => Self {
-                seq: Some(up_to.0),
-                ..named("pruned")
-            },
-            Event::ForkSuspected { agent, seq, .. } => Self {
-                agent: Some(*agent),
-                seq: Some(seq.0),
-                ..named("fork_suspected")
-            },
-            Event::LogRollback { seq, .. } => Self {
-                seq: Some(seq.0),
-                ..named("log_rollback")
-            },
-            Event::Unreadable { agent, seq, .. } => Self {
-                agent: Some(*agent),
-                seq: Some(seq.0),
-                ..named("unreadable")
-            },
-            Event::ChannelStuck { by, seq, .. } => Self {
-                by: Some(*by),
-                seq: Some(seq.0),
-                ..named("channel_stuck")
-            },
-            Event::OrphanWelcome { .. } => named("orphan_welcome"),
-            Event::Confirmed { .. } => named("confirmed"),
-            Event::Connected { relay } => Self {
-                relay: Some(relay.to_string()),
-                ..named("connected")
-            },
-            Event::Disconnected { relay } => Self {
-                relay: Some(relay.to_string()),
-                ..named("disconnected")
-            },
-            Event::CoverMissing { relay, missing } => Self {
-                relay: Some(relay.to_string()),
-                missing: Some(*missing),
-                ..named("cover_missing")
-            },
-            Event::OverSchedule { relay, cells } => Self {
-                relay: Some(relay.to_string()),
-                cells: Some(*cells),
-                ..named("over_schedule")
-            },
-        }
-    }
-
-    fn plain(&self) -> String {
-        let parts = [
-            ("channel", self.channel.map(|id| id.short())),
-            ("agent", self.agent.map(|id| id.to_string())),
-            ("by", self.by.map(|id| id.to_string())),
-            ("seq", self.seq.map(|seq| seq.to_string())),
-            ("epoch", self.epoch.map(|epoch| epoch.to_string())),
-            ("missing", self.missing.map(|count| count.to_string())),
-            ("cells", self.cells.map(|count| count.to_string())),
-        ];
-        let mut words = vec!["*".to_owned(), self.event.replace('_', " ")];
-        for (name, value) in parts {
-            if let Some(value) = value {
-                words.extend([name.to_owned(), value]);
-            }
-        }
-        words.join(" ")
-    }
-}
-
 /// A moment as JSON and people have it. What lies beyond the year 9999 is a sender's nonsense.
 pub(crate) fn rfc3339(time: Time) -> String {
     i64::try_from(time.0)
@@ -455,8 +261,6 @@ pub(crate) fn rfc3339(time: Time) -> String {
 
 /// How long the vault may take to hand out what it has; all of it may be leased to others.
 const LOOK_MIN: Duration = Duration::from_secs(1);
-/// How often `watch` looks for messages.
-const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// Of `agt_…`: enough to tell agents apart at a glance, not enough to trust.
 const SENDER_CHARS: usize = 12;
 
@@ -480,19 +284,5 @@ mod tests {
         assert_eq!(rfc3339(Time(0)), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(Time(1_796_000_000_123)), "2026-11-30T00:53:20.123Z");
         assert!(rfc3339(Time(u64::MAX)).starts_with("9999-"));
-    }
-
-    #[test]
-    fn an_event_has_only_the_fields_that_it_needs() {
-        let event = Event::EpochChanged {
-            channel: ChannelId([1; 32]),
-            epoch: skytale_wire::id::Epoch(4),
-        };
-
-        let json = serde_json::to_value(ShownEvent::of(&event)).unwrap();
-
-        assert_eq!(json["event"], "epoch_changed");
-        assert_eq!(json["epoch"], 4);
-        assert_eq!(json.as_object().unwrap().len(), 3);
     }
 }

@@ -14,6 +14,7 @@ use skytale_api::Server;
 use skytale_relay::{
     config::{Issuer, RelayConfig},
     edge::{
+        grpc::GrpcError,
         quic::QuicError,
         terms::{AtLeast, TrafficRules},
     },
@@ -45,6 +46,8 @@ struct ApiStarted {
 #[derive(Debug, Serialize)]
 struct RelayStarted {
     relay: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slim: Option<String>,
     health: String,
     data_dir: PathBuf,
     pid: u32,
@@ -96,16 +99,20 @@ pub(crate) async fn relay(
     })?;
     let issuer = Issuer::try_from(issuer).map_err(|bad| Failure::usage(bad.to_string()))?;
     let dir = directory(&config.data_dir)?.join("relay");
-    let relay = start_relay(RelayConfig {
+    let open = wish.grpc.danger_slim_open;
+    let config_of_relay = RelayConfig {
         quic_addr: wish.relay_addr,
         health_addr: wish.health_addr,
         guests: !wish.no_guests,
         traffic: traffic(wish.traffic_at_least),
         ..RelayConfig::new(&dir, vec![issuer])
-    })
-    .await?;
+    };
+    let config_of_relay = with_grpc(config_of_relay, wish.grpc);
+    let with_tls = config_of_relay.grpc_tls_cert.is_some();
+    let relay = start_relay(config_of_relay).await?;
     let started = RelayStarted {
         relay: format!("{}@{}", relay.key(), reachable(relay.quic_addr())),
+        slim: slim_url(&relay, with_tls),
         health: format!("http://{}", reachable(relay.health_addr())),
         data_dir: config.data_dir,
         pid: std::process::id(),
@@ -113,11 +120,41 @@ pub(crate) async fn relay(
     let mut parts = vec![Part::relay(relay)];
     output.result(&started, || {
         format!(
-            "  relay  {}\n  health {}/readyz",
-            started.relay, started.health
+            "  relay  {}\n{}  health {}/readyz",
+            started.relay,
+            slim_line(started.slim.as_deref(), open),
+            started.health
         )
     })?;
     serve(&mut parts, output).await
+}
+
+/// The door for gRPC as it is wished for.
+pub(crate) fn with_grpc(config: RelayConfig, wish: args::Grpc) -> RelayConfig {
+    RelayConfig {
+        grpc_addr: wish.grpc_addr.0,
+        grpc_tls_cert: wish.grpc_tls_cert,
+        grpc_tls_key: wish.grpc_tls_key,
+        danger_slim_open: wish.danger_slim_open,
+        ..config
+    }
+}
+
+/// What a SLIM agent of this machine dials.
+pub(crate) fn slim_url(relay: &Relay, with_tls: bool) -> Option<String> {
+    let scheme = if with_tls { "https" } else { "http" };
+    let addr = reachable(relay.grpc_addr()?);
+    Some(format!("{scheme}://{addr}"))
+}
+
+/// The line about SLIM among what a started server says of itself.
+pub(crate) fn slim_line(url: Option<&str>, open: bool) -> String {
+    let how = if open {
+        "open: agents need no token"
+    } else {
+        "with tokens"
+    };
+    url.map_or_else(String::new, |url| format!("  slim   {url}  {how}\n"))
 }
 
 /// The operator's floor for every line.
@@ -169,13 +206,16 @@ pub(crate) async fn start_relay(config: RelayConfig) -> Result<Relay, Failure> {
         if let RelayError::Health { addr, reason } = error {
             return cannot_listen("--health-addr", addr, "TCP", reason);
         }
+        if let RelayError::Grpc(GrpcError::Bind { addr, reason }) = error {
+            return cannot_listen("--grpc-addr", addr, "TCP", reason);
+        }
         if let RelayError::Quic(QuicError::Bind { .. }) = error {
             // Its reason is a text; the system says it again as a kind.
             let again = UdpSocket::bind(quic_addr).err();
             let reason = again.map_or(io::ErrorKind::Other, |error| error.kind());
             return cannot_listen("--relay-addr", quic_addr, "UDP", reason);
         }
-        let exit = if let RelayError::Config(_) = error {
+        let exit = if let RelayError::Config(_) | RelayError::Grpc(GrpcError::Tls(_)) = error {
             Exit::Usage
         } else {
             Exit::Failed

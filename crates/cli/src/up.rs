@@ -30,6 +30,10 @@ use crate::{
 struct Started {
     api: String,
     relay: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slim: Option<String>,
+    /// Whether SLIM's agents need no token.
+    slim_open: bool,
     health: String,
     data_dir: PathBuf,
     context: String,
@@ -51,14 +55,21 @@ pub(crate) async fn run(
     let mut api_config = skytale_api::Config::new(&dir);
     api_config.addr = up.api_addr;
     let mut api = servers::bind_api(api_config).await?;
-    let relay = servers::start_relay(RelayConfig {
+    let mut grpc = up.grpc;
+    // What only this machine can reach is open, so that a first SLIM agent needs nothing but the
+    // address; it is said when it starts.
+    grpc.danger_slim_open |= grpc.grpc_addr.0.is_some_and(|addr| addr.ip().is_loopback());
+    let slim_open = grpc.danger_slim_open;
+    let relay_config = RelayConfig {
         quic_addr: up.relay_addr,
         health_addr: up.health_addr,
         guests: !up.no_guests,
         traffic: servers::traffic(up.traffic_at_least),
         ..RelayConfig::new(&dir.join("relay"), vec![Issuer::Keys(api.public_keys())])
-    })
-    .await?;
+    };
+    let relay_config = servers::with_grpc(relay_config, grpc);
+    let with_tls = relay_config.grpc_tls_cert.is_some();
+    let relay = servers::start_relay(relay_config).await?;
 
     let port = relay.quic_addr().port();
     let public = up.public_addr.map(|addr| addr.with_port(port));
@@ -70,6 +81,8 @@ pub(crate) async fn run(
     let started = Started {
         api: format!("http://{}", reachable(api.addr())),
         relay: here.to_string(),
+        slim: servers::slim_url(&relay, with_tls),
+        slim_open: slim_open && relay.grpc_addr().is_some(),
         health: format!("http://{}", reachable(relay.health_addr())),
         data_dir: config.data_dir.clone(),
         context: name.clone(),
@@ -97,8 +110,11 @@ pub(crate) async fn run(
 fn described(started: &Started) -> String {
     let (key, address) = started.relay.split_once('@').unwrap_or_default();
     format!(
-        "  api    {}\n  relay  quic {address}  key {key}\n  health {}/readyz\n  saved  context \"{}\"",
-        started.api, started.health, started.context
+        "  api    {}\n  relay  quic {address}  key {key}\n{}  health {}/readyz\n  saved  context \"{}\"",
+        started.api,
+        servers::slim_line(started.slim.as_deref(), started.slim_open),
+        started.health,
+        started.context
     )
 }
 

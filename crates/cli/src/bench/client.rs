@@ -12,9 +12,12 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use skytale_relay::driver::Clock;
 use skytale_sdk::RelayAddr;
-use skytale_shape::{Incoming, Outgoing, bucket::MAX_CELL};
+use skytale_shape::{Bulk, Incoming, Outgoing, Shape, bucket::MAX_CELL};
 use skytale_wire::{
-    frame::{ALPN, Credential, FRAME_BYTES_MAX, Hello, PROTOCOL, ToAgent, ToRelay, decode, encode},
+    frame::{
+        ALPN, Credential, FRAME_BYTES_MAX, Hello, Line, PROTOCOL, ToAgent, ToRelay, Traffic,
+        decode, encode,
+    },
     id::{AgentId, Signed, Time, TransportKey},
     statement,
     token::{AccountId, Claims, Grant, LIFETIME_MS_MAX, Scope, Signer, TokenId},
@@ -80,8 +83,29 @@ pub(super) struct Writer {
 }
 
 impl Client {
-    /// Connects under a new identity with a token.
+    /// Connects under a new identity with a token. The line is padded: what is measured is the
+    /// relay, not a schedule.
     pub(super) async fn connect(relay: &RelayAddr, issuer: &Issuer) -> Result<Self, Failure> {
+        Self::connect_wishing(relay, issuer, None).await
+    }
+
+    /// The same, with a line of this shape both ways: whatever is read and written after this has
+    /// it.
+    pub(super) async fn connect_shaped(
+        relay: &RelayAddr,
+        issuer: &Issuer,
+        shape: &Shape,
+    ) -> Result<Self, Failure> {
+        let mut client = Self::connect_wishing(relay, issuer, Some(shape)).await?;
+        client.reader.incoming.expect_shape(shape);
+        Ok(client)
+    }
+
+    async fn connect_wishing(
+        relay: &RelayAddr,
+        issuer: &Issuer,
+        shape: Option<&Shape>,
+    ) -> Result<Self, Failure> {
         let endpoint = endpoint().await?;
         let addr: SocketAddr = relay.address.parse().map_err(failed)?;
         let id = EndpointId::from_bytes(&relay.key.0).map_err(failed)?;
@@ -123,12 +147,14 @@ impl Client {
             agent,
             proof: Signed(identity.sign(&said).to_bytes()),
             credential,
-            // Padded: what is measured is the relay, not a schedule.
-            traffic: None,
+            traffic: shape.map(both_ways),
         };
         client.writer.say([&ToRelay::Hello(hello)]).await?;
         let answer = client.reader.next().await?;
-        if let ToAgent::Ready(_) = answer {
+        let wished = shape.map(both_ways);
+        if let ToAgent::Ready(ready) = &answer
+            && (wished.is_none() || ready.traffic == wished)
+        {
             Ok(client)
         } else {
             Err(unexpected(&answer))
@@ -192,6 +218,11 @@ impl Reader {
         Ok(())
     }
 
+    /// How many cells of cover have come.
+    pub(super) fn covers(&self) -> u64 {
+        self.incoming.cover().received()
+    }
+
     async fn more(&mut self) -> Result<(), Failure> {
         let piece = self.recv.read_chunk(READ_BYTES).await.map_err(failed)?;
         let piece = piece.ok_or_else(|| Failure::failed("the relay has ended the stream"))?;
@@ -206,6 +237,11 @@ impl Writer {
             outgoing: Outgoing::new(ChaCha8Rng::from_seed(random()?)),
             buffer: Vec::new(),
         })
+    }
+
+    /// Writes cells that were made elsewhere.
+    pub(super) async fn cells(&mut self, cells: &[u8]) -> Result<(), Failure> {
+        self.send.write_all(cells).await.map_err(failed)
     }
 
     /// Writes frames together, as an agent does.
@@ -353,6 +389,21 @@ pub(super) fn random() -> Result<[u8; 32], Failure> {
 
 pub(super) fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(error.to_string())
+}
+
+/// A shape as a Hello wishes for it.
+fn both_ways(shape: &Shape) -> Traffic {
+    let line = Line {
+        mode: shape.mode().number(),
+        millislots: shape.millislots(),
+        cell: u32::try_from(shape.cell()).expect("a cell of one size has 1,150 bytes at most"),
+        bank: shape.bank(),
+        bulk_now: shape.bulk() == Bulk::Now,
+    };
+    Traffic {
+        to_relay: line,
+        to_agent: line,
+    }
 }
 
 fn unexpected(frame: &ToAgent) -> Failure {

@@ -51,7 +51,7 @@ pub(super) async fn measure(effort: Effort) -> Result<Vec<Figure>, Failure> {
 }
 
 /// A connection with both of its streams open, and an answer on the first.
-async fn connected(addr: &RelayAddr, issuer: &Issuer) -> Result<Client, Failure> {
+pub(super) async fn connected(addr: &RelayAddr, issuer: &Issuer) -> Result<Client, Failure> {
     let mut client = Client::connect(addr, issuer).await?;
     let ping = ToRelay::Ping(Ping {
         id: MessageId([1; 16]),

@@ -43,6 +43,17 @@ pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis((user + system) * TICK_MS))
 }
 
+/// How often the threads of a process have gone to sleep by themselves and were woken again.
+pub(super) fn wakes(pid: u32) -> Option<u64> {
+    let mut wakes = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let text = fs::read_to_string(thread.ok()?.path().join("status")).ok()?;
+        let own: u64 = field(&text, "voluntary_ctxt_switches")?.parse().ok()?;
+        wakes += own;
+    }
+    Some(wakes)
+}
+
 /// Memory that a process holds, in bytes.
 pub(super) fn resident(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -128,6 +139,7 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert!(resident(std::process::id()).unwrap() > 100_000);
             assert!(cpu_time(std::process::id()).is_some());
+            assert!(wakes(std::process::id()).is_some());
         }
         let mut file = Flushed::new(dir.path()).unwrap();
         assert!(!file.append(512).unwrap().is_zero());

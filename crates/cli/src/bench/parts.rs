@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{CONNECTIONS_MAX, client, machine, raised_limits};
+use super::{CONNECTIONS_MAX, client, machine, raised_limits, slim};
 use crate::{exit::Failure, output::Output};
 
 /// What a part is.
@@ -35,6 +35,14 @@ pub(super) enum Role {
         dir: PathBuf,
         /// Whose tokens count, as a JWKS.
         keys: String,
+    },
+    /// A relay whose port for SLIM is open to all.
+    SlimRelay {
+        dir: PathBuf,
+        /// Whose tokens count, as a JWKS.
+        keys: String,
+        /// Whether it stores messages before they go on.
+        archive: bool,
     },
     /// An agent of the SDK. Without an account it is a guest.
     Agent {
@@ -86,6 +94,12 @@ pub(super) struct RelayIs {
 }
 
 #[derive(Serialize, Deserialize)]
+pub(super) struct SlimIs {
+    /// As SLIM's agents are given it.
+    pub(super) slim: String,
+}
+
+#[derive(Serialize, Deserialize)]
 pub(super) struct Counted {
     pub(super) messages: u64,
 }
@@ -109,29 +123,34 @@ impl Part {
     /// Starts it; done when it says its first line, which is given back.
     pub(super) async fn start<T: DeserializeOwned>(role: &Role) -> Result<(Self, T), Failure> {
         let mut command = Command::new(std::env::current_exe()?);
-        command
-            .arg("bench-part")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true);
+        command.arg("bench-part");
         // What this user has set is about other servers.
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"SKYTALE_") && name != "SKYTALE_LOG" {
                 command.env_remove(name);
             }
         }
+        let mut part = Self::spawn(command)?;
+        part.tell(role).await?;
+        let first = part.hear().await?;
+        Ok((part, first))
+    }
+
+    /// Starts another program that speaks in lines of JSON.
+    pub(super) fn spawn(mut command: Command) -> Result<Self, Failure> {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = command.spawn()?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Failure::failed("a part of the bench has no pipes"));
         };
-        let mut part = Self {
+        Ok(Self {
             child,
             stdin,
             lines: BufReader::new(stdout).lines(),
-        };
-        part.tell(role).await?;
-        let first = part.hear().await?;
-        Ok((part, first))
+        })
     }
 
     pub(super) async fn tell<T: Serialize>(&mut self, what: &T) -> Result<(), Failure> {
@@ -158,6 +177,11 @@ impl Part {
     /// Processor time that it has used.
     pub(super) fn cpu_time(&self) -> Option<Duration> {
         machine::cpu_time(self.child.id()?)
+    }
+
+    /// How often its threads have slept and were woken.
+    pub(super) fn wakes(&self) -> Option<u64> {
+        machine::wakes(self.child.id()?)
     }
 
     /// Memory that it holds, in bytes.
@@ -191,6 +215,13 @@ pub(crate) async fn run(output: Output) -> Result<(), Failure> {
     };
     match role {
         Role::Relay { dir, keys } => relay(&dir, &keys, &mut lines, output).await,
+        Role::SlimRelay { dir, keys, archive } => {
+            let (relay, is) = slim::relay(&dir, &keys, archive).await?;
+            output.json_line(&is)?;
+            lines.next_line().await?;
+            relay.stop().await;
+            Ok(())
+        }
         Role::Agent {
             dir,
             name,
@@ -232,6 +263,7 @@ async fn relay(
     let mut config = RelayConfig::new(dir, vec![Issuer::Keys(keys)]);
     config.quic_addr.set_port(0);
     config.health_addr.set_port(0);
+    config.grpc_addr = None;
     config.limits = raised_limits();
     config.connections_per_ip_max = CONNECTIONS_MAX;
     config.strangers_max = CONNECTIONS_MAX;

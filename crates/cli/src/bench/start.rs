@@ -102,6 +102,7 @@ fn fill(dir: &Path, count: u64) -> Result<(), Failure> {
         limits: raised_limits(),
         guests: false,
         retention_ms: YEAR_MS,
+        slim: skytale_relay::hub::SlimRules::default(),
     };
     let mut hub = Hub::new(config, Vec::new()).map_err(failed)?;
     let mut now = Clock::system().now();
@@ -170,7 +171,11 @@ fn step(hub: &mut Hub, input: Input, now: Time, pending: &mut Vec<(Ticket, Write
                 };
                 step(hub, Input::Answered { conn, answer }, now, pending);
             }
-            Output::Send { .. } | Output::Deliver { .. } | Output::Close { .. } => {}
+            Output::Send { .. }
+            | Output::Deliver { .. }
+            | Output::SlimDeliver { .. }
+            | Output::SlimAck { .. }
+            | Output::Close { .. } => {}
         }
     }
 }

@@ -95,7 +95,7 @@ impl Stage {
         let mut command = self.command(&data, &self.account_config());
         command.args(["up", "--json", "--quiet"]);
         command.args(["--api-addr", &api, "--relay-addr", &relay]);
-        command.args(["--health-addr", &health]);
+        command.args(["--health-addr", &health, "--grpc-addr", "127.0.0.1:0"]);
         let mut child = command
             .spawn()
             .map_err(|error| format!("the servers do not start: {}", error.kind()))?;

@@ -11,3 +11,4 @@ mod people;
 mod secrets;
 mod servers;
 mod session;
+mod token;

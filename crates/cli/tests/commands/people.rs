@@ -91,7 +91,7 @@ impl Machine {
     /// `up` with free ports, waited for.
     pub(crate) fn up(&self) -> Server {
         self.serve(
-            "up --json --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0",
+            "up --json --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0 --grpc-addr 127.0.0.1:0",
         )
     }
 

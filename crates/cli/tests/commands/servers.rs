@@ -16,8 +16,20 @@ fn up_prints_one_line_when_everything_is_ready_and_ends_when_told() {
         .keys()
         .map(String::as_str)
         .collect();
-    let promised = ["api", "context", "data_dir", "health", "pid", "relay"];
+    let promised = [
+        "api",
+        "context",
+        "data_dir",
+        "health",
+        "pid",
+        "relay",
+        "slim",
+        "slim_open",
+    ];
     assert_eq!(fields, BTreeSet::from(promised));
+    let slim = line["slim"].as_str().unwrap();
+    assert!(slim.starts_with("http://127.0.0.1:") && !slim.ends_with(":0"));
+    assert_eq!(line["slim_open"], true);
     let (key, address) = line["relay"].as_str().unwrap().split_once('@').unwrap();
     assert_eq!(key.len(), 64);
     assert!(address.starts_with("127.0.0.1:") && !address.ends_with(":0"));
@@ -74,7 +86,7 @@ fn a_context_of_another_data_directory_gets_a_key_that_works() {
     machine.up().terminate();
     let elsewhere = machine.data().join("elsewhere");
     let arguments = format!(
-        "up --json --data-dir {} --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0",
+        "up --json --data-dir {} --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0 --grpc-addr 127.0.0.1:0",
         elsewhere.display()
     );
 
@@ -90,33 +102,21 @@ fn a_taken_port_is_named_with_its_flag() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let udp = socket.local_addr().unwrap();
     let free = "127.0.0.1:0";
-    for (api, relay, health, flag, port) in [
-        (
-            tcp.to_string().as_str(),
-            free,
-            free,
-            "--api-addr",
-            tcp.port(),
-        ),
-        (
-            free,
-            udp.to_string().as_str(),
-            free,
-            "--relay-addr",
-            udp.port(),
-        ),
-        (
-            free,
-            free,
-            tcp.to_string().as_str(),
-            "--health-addr",
-            tcp.port(),
-        ),
-    ] {
+    let flags = ["--api-addr", "--relay-addr", "--health-addr", "--grpc-addr"];
+    for flag in flags {
+        let mut arguments = "up".to_owned();
+        let mut port = 0;
+        for each in flags {
+            let addr = match each {
+                _ if each != flag => free.parse().unwrap(),
+                "--relay-addr" => udp,
+                _ => tcp,
+            };
+            port = port.max(addr.port());
+            arguments = format!("{arguments} {each} {addr}");
+        }
         let machine = Machine::new();
-        let ran = machine.run(&format!(
-            "up --api-addr {api} --relay-addr {relay} --health-addr {health}"
-        ));
+        let ran = machine.run(&arguments);
         assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
         assert!(ran.stderr.contains(flag), "{ran:?}");
         assert!(ran.stderr.contains(&format!("port {port}")), "{ran:?}");
@@ -124,10 +124,32 @@ fn a_taken_port_is_named_with_its_flag() {
 }
 
 #[test]
+fn a_relay_for_slim_says_how_open_it_is() {
+    let machine = Machine::new();
+    let everywhere =
+        "up --json --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0";
+
+    let up = machine.serve(&format!("{everywhere} --grpc-addr 0.0.0.0:0"));
+    assert_eq!(up.json()["slim_open"], false, "others reach it");
+    up.terminate();
+
+    let up = machine.serve(&format!("{everywhere} --grpc-addr off"));
+    assert_eq!(up.json().get("slim"), None);
+    assert_eq!(up.json()["slim_open"], false);
+    up.terminate();
+
+    let alone = machine.run(&format!(
+        "{everywhere} --grpc-addr off --grpc-tls-cert cert.pem"
+    ));
+    assert_eq!(alone.code, 2, "{alone:?}");
+    assert!(alone.stderr.contains("--grpc-tls-key"), "{alone:?}");
+}
+
+#[test]
 fn an_advertised_address_stands_in_the_invite() {
     let machine = Machine::new();
     let _up = machine.serve(
-        "up --json --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0 --public-addr relay.example.org:4433",
+        "up --json --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0 --grpc-addr 127.0.0.1:0 --public-addr relay.example.org:4433",
     );
     machine.run("open acme/ops/plan --as planner").ok();
 
@@ -142,7 +164,7 @@ fn an_advertised_address_stands_in_the_invite() {
 fn a_guest_is_turned_away_where_there_are_none() {
     let (here, there) = (Machine::new(), Machine::new());
     let _up = here.serve(
-        "up --json --no-guests --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0",
+        "up --json --no-guests --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0 --grpc-addr 127.0.0.1:0",
     );
     here.run("open acme/ops/plan --as planner").ok();
     let invite = here.run("invite --as planner").ok();
@@ -159,7 +181,7 @@ fn the_two_servers_apart_serve_an_account_from_sign_up_to_log_out() {
     let api = first.text("api");
     first.terminate();
     let relay = servers.serve(&format!(
-        "relay --json --api-url {api} --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0"
+        "relay --json --api-url {api} --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0 --grpc-addr 127.0.0.1:0"
     ));
     let addr = api.trim_start_matches("http://");
     let _api = servers.serve(&format!(

@@ -256,7 +256,7 @@ fn a_send_without_a_relay_leaves_with_the_next_command() {
     let api = api.trim_start_matches("http://");
     let relay = relay.split_once('@').unwrap().1;
     let _up = machine.serve(&format!(
-        "up --json --api-addr {api} --relay-addr {relay} --health-addr 127.0.0.1:0"
+        "up --json --api-addr {api} --relay-addr {relay} --health-addr 127.0.0.1:0 --grpc-addr 127.0.0.1:0"
     ));
     machine.say("now", "send --as planner").ok();
     let read = machine.run("read --as coder --json").ok().json_lines();
