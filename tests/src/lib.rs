@@ -3,3 +3,4 @@
 
 pub mod processes;
 pub mod sim;
+pub mod slim;

@@ -130,10 +130,15 @@ impl Machine {
     /// API server and relay, on free ports or on those that they had before.
     pub fn up(&self, again: Option<&Addresses>) -> Servers {
         let fresh = Addresses::default();
-        let Addresses { api, relay, health } = again.unwrap_or(&fresh);
+        let Addresses {
+            api,
+            relay,
+            slim,
+            health,
+        } = again.unwrap_or(&fresh);
         let mut command = self.command(program(), &["up", "--json", "--quiet"]);
         command.args(["--api-addr", api, "--relay-addr", relay]);
-        command.args(["--health-addr", health]);
+        command.args(["--health-addr", health, "--grpc-addr", slim]);
         let (child, mut stdin) = Guarded::spawn(command);
         drop(stdin.take());
         let mut servers = Servers::new(child);
@@ -283,13 +288,19 @@ fn all_of(mut pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
 pub struct Addresses {
     pub api: String,
     pub relay: String,
+    pub slim: String,
     pub health: String,
 }
 
 impl Default for Addresses {
     fn default() -> Self {
-        let [api, relay, health] = std::array::from_fn(|_| "127.0.0.1:0".to_owned());
-        Self { api, relay, health }
+        let [api, relay, slim, health] = std::array::from_fn(|_| "127.0.0.1:0".to_owned());
+        Self {
+            api,
+            relay,
+            slim,
+            health,
+        }
     }
 }
 
@@ -341,6 +352,7 @@ impl Servers {
         Addresses {
             api: plain("api"),
             relay: plain("relay").split_once('@').unwrap().1.to_owned(),
+            slim: plain("slim"),
             health: plain("health"),
         }
     }

@@ -385,6 +385,7 @@ impl House {
         // runs, because the proxy that was to do harm saw nothing.
         config.quic_addr = (Ipv6Addr::LOCALHOST, 0).into();
         config.health_addr.set_port(0);
+        config.grpc_addr = None;
         let relay = Relay::start(config).await;
         let relay = relay.expect("this machine has an IPv6 loopback address");
         api.set_relays(vec![RelayAt {

@@ -240,6 +240,7 @@ impl House {
         // direct way.
         config.quic_addr = (Ipv6Addr::LOCALHOST, 0).into();
         config.health_addr.set_port(0);
+        config.grpc_addr = None;
         change(&mut config);
         let relay = Relay::start(config).await;
         let relay = relay.expect("this machine has an IPv6 loopback address");

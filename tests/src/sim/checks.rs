@@ -371,6 +371,8 @@ fn messages_say_what_was_said(world: &mut World, log: &Log, broken: &mut Vec<Str
                 in_reply_to: got.in_reply_to,
                 headers: got.headers,
                 payload: got.payload,
+                // How it left is not told.
+                now: said.now,
             };
             if heard != *said {
                 broken.push(format!("{} has {} altered", agent.name, got.seq));

@@ -215,6 +215,8 @@ impl World {
                     let pause = self.rng.random_range(0..=3);
                     self.after(pause, Happening::Answered(conn, answer));
                 }
+                // Nobody in the simulation speaks SLIM.
+                Output::SlimDeliver { .. } | Output::SlimAck { .. } => {}
                 Output::Close {
                     conn,
                     refusal,
@@ -288,6 +290,9 @@ impl World {
                 channel,
                 sealed: reader.group_info(&channel).unwrap(),
             },
+            Query::SlimRecords { .. } | Query::SlimRecord { .. } => {
+                unreachable!("nobody in the simulation speaks SLIM")
+            }
         }
     }
 
@@ -407,6 +412,7 @@ fn config(relay: RelayKey) -> HubConfig {
         guests: true,
         relay,
         retention_ms: 7 * 24 * 3_600_000,
+        slim: skytale_relay::hub::SlimRules::default(),
     }
 }
 

@@ -246,6 +246,7 @@ impl House {
         // proxies. From agents that are bound to the other family of addresses there is none.
         config.quic_addr = (Ipv6Addr::LOCALHOST, 0).into();
         config.health_addr.set_port(0);
+        config.grpc_addr = None;
         config.connections_per_ip_max = agents.max(64) * 2;
         config.strangers_max = config.strangers_max.max(agents * 2);
         config.limits.creates = Rate::per_second(100, 10_000);
