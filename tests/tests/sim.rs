@@ -290,4 +290,6 @@ const OUT_OF_REACH: &[Refusal] = &[
     Refusal::LimitReached,
     Refusal::ShuttingDown,
     Refusal::HelloTimeout,
+    // Nobody speaks SLIM here.
+    Refusal::OrganisationTaken,
 ];

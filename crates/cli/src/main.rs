@@ -70,7 +70,7 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         ..arguments.everywhere
     };
     match arguments.command {
-        Command::Up(wish) => up::run(wish, everywhere, output).await,
+        Command::Up(wish) => Box::pin(up::run(wish, everywhere, output)).await,
         Command::Api(wish) => servers::api(wish, everywhere, output).await,
         Command::Relay(wish) => servers::relay(wish, everywhere, output).await,
 

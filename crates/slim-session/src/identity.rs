@@ -298,8 +298,9 @@ mod tests {
     fn odd_tokens_are_refused() {
         let (alice, mut chance) = identity("a secret of more than thirty-two bytes");
         let token = alice.token(NOW, &mut chance);
-        let cut = &token[..token.len() - 1];
-        for odd in ["", ":", "::::", "a:b:c:d:e", cut] {
+        let mut cut = token.clone();
+        cut.pop();
+        for odd in ["", ":", "::::", "a:b:c:d:e", &cut] {
             assert_eq!(alice.check(odd, Age::Any), Err(BadToken), "{odd}");
         }
     }

@@ -2,6 +2,10 @@
 //! dialogue means for those who take part. That stock clients agree is tested elsewhere, with
 //! stock clients.
 #![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "each check looks for one kind of event"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a failing one is a failing test"

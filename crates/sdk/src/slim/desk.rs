@@ -479,11 +479,13 @@ mod tests {
     }
 
     fn asked_after(out: &[ToRelay]) -> Vec<Option<Seq>> {
-        let asked = out.iter().filter_map(|frame| match frame {
-            ToRelay::SlimSubscribe(it) => Some(it.after),
-            _ => None,
-        });
-        asked.collect()
+        let mut asked = Vec::new();
+        for frame in out {
+            if let ToRelay::SlimSubscribe(it) = frame {
+                asked.push(it.after);
+            }
+        }
+        asked
     }
 
     #[test]
