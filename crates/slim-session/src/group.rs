@@ -44,8 +44,6 @@ pub(crate) struct Change {
 /// What somebody said, opened.
 pub(crate) struct Opened {
     pub(crate) sender: Claim,
-    /// What it was bound to when it was sealed.
-    pub(crate) covered: Vec<u8>,
     pub(crate) plaintext: Bytes,
 }
 
@@ -234,9 +232,19 @@ impl Mls {
         bytes_of(&message.ok()?).ok()
     }
 
-    /// Opens what somebody said.
-    pub(crate) fn open(&mut self, sealed: &[u8], identity: &Identity) -> Result<Opened, Refused> {
+    /// Opens what somebody said, if it was said under this header.
+    pub(crate) fn open(
+        &mut self,
+        sealed: &[u8],
+        covered: &[u8],
+        identity: &Identity,
+    ) -> Result<Opened, Refused> {
         let message = protocol_message(sealed)?;
+        // Before it is opened: the key opens one message, and whoever puts another header before this
+        // one would else take that key from us, and with it the message as it was said.
+        if !matches!(&message, ProtocolMessage::PrivateMessage(it) if it.aad() == covered) {
+            return Err(Refused("a header that MLS does not bind".into()));
+        }
         let group = self.group.as_mut().ok_or_else(no_group)?;
         let processed = group
             .process_message(&self.tools, message)
@@ -246,13 +254,11 @@ impl Mls {
         }
         // The leaf's of the epoch that it was said in. Every leaf was checked when it came in.
         let sender = token_claim(identity, processed.credential(), Age::Any)?;
-        let covered = processed.aad().to_vec();
         let ProcessedMessageContent::ApplicationMessage(said) = processed.into_content() else {
             return Err(Refused("not what an application says".into()));
         };
         Ok(Opened {
             sender,
-            covered,
             plaintext: said.into_bytes().into(),
         })
     }

@@ -591,12 +591,10 @@ impl Body {
         };
         let payload = match &mut self.mls {
             None => blob,
-            Some(mls) => match mls.open(&blob, step.identity) {
-                Ok(opened) if opened.covered == heard.covered && opened.sender.key == claim.key => {
-                    opened.plaintext
-                }
+            Some(mls) => match mls.open(&blob, &heard.covered, step.identity) {
+                Ok(opened) if opened.sender.key == claim.key => opened.plaintext,
                 Ok(_) => {
-                    tracing::debug!(session = self.id.0, "a header that MLS does not bind");
+                    tracing::debug!(session = self.id.0, "said by another member");
                     return;
                 }
                 Err(error) => {

@@ -11,11 +11,17 @@
     reason = "a failing one is a failing test"
 )]
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    cell::Cell,
+    collections::{BTreeSet, VecDeque},
+    rc::Rc,
+};
 
-use rand::SeedableRng as _;
+use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
-use skytale_slim::{Address, LinkId, MessageType, Name, Routed, SubscriptionId, SubscriptionTable};
+use skytale_slim::{
+    Address, Generation, LinkId, MessageType, Name, Routed, SubscriptionId, SubscriptionTable,
+};
 use skytale_slim_session::{
     Ended, Event, Input, Message, Misuse, Output, Party, Reliability, SessionId, Settings,
     SharedSecret, Time,
@@ -29,6 +35,9 @@ const CAROL: usize = 2;
 /// Whether a message is lost on its way to somebody.
 type Loss = Box<dyn FnMut(usize, &Routed) -> bool>;
 
+/// What else arrives, before a message.
+type Forgery = Box<dyn FnMut(&Routed) -> Option<Routed>>;
+
 /// A node, some parties on it, and a clock that moves when nothing else does.
 struct World {
     now: Time,
@@ -38,6 +47,7 @@ struct World {
     told: Vec<Vec<Event>>,
     on_the_way: VecDeque<(usize, Routed)>,
     loses: Loss,
+    forges: Forgery,
 }
 
 impl World {
@@ -65,6 +75,7 @@ impl World {
             table,
             on_the_way: VecDeque::new(),
             loses: Box::new(|_, _| false),
+            forges: Box::new(|_| None),
         }
     }
 
@@ -103,6 +114,9 @@ impl World {
                     self.table.route(link(who), destination, fanout, &mut to);
                     for other in to {
                         let other = usize::try_from(other.0).unwrap();
+                        if let Some(forged) = (self.forges)(&routed) {
+                            self.on_the_way.push_back((other, forged));
+                        }
                         if !(self.loses)(other, &routed) {
                             self.on_the_way.push_back((other, routed.clone()));
                         }
@@ -293,6 +307,47 @@ fn a_group_speaks_and_everybody_hears_everybody() {
             })
         });
     }
+}
+
+/// A node may change any byte of any message: nobody hears what was not said, and no forgery keeps
+/// anybody from hearing what was.
+#[test]
+fn what_a_node_has_changed_is_not_believed() {
+    let taken = Rc::new(Cell::new(0));
+    for seed in 0..30 {
+        let mut world = World::trio();
+        let mut chance = ChaCha20Rng::seed_from_u64(seed);
+        let counts = Rc::clone(&taken);
+        world.forges = Box::new(move |routed| {
+            let mut bytes = routed.original().to_vec();
+            let at = chance.random_range(0..bytes.len());
+            bytes[at] ^= 1 << chance.random_range(0..8);
+            let forged = Routed::from_archive(Generation::Two, bytes.into()).ok()?;
+            counts.set(counts.get() + 1);
+            Some(forged)
+        });
+        let session = world.group(Settings::default());
+        for who in [ALICE, BOB] {
+            for round in 0..3 {
+                world
+                    .publish(who, session, &format!("{who} {round}"))
+                    .unwrap();
+            }
+        }
+        let said = |who: usize| (0..3).map(move |round| format!("{who} {round}"));
+        let all: BTreeSet<String> = said(ALICE).chain(said(BOB)).collect();
+
+        world.until("all", |world| {
+            [(ALICE, 3), (BOB, 3), (CAROL, 6)]
+                .into_iter()
+                .all(|(who, count)| world.heard(who).len() >= count)
+        });
+
+        assert_eq!(world.heard(CAROL).into_iter().collect::<BTreeSet<_>>(), all);
+        assert_eq!(world.heard(ALICE), said(BOB).collect::<Vec<_>>(), "{seed}");
+        assert_eq!(world.heard(BOB), said(ALICE).collect::<Vec<_>>(), "{seed}");
+    }
+    assert!(taken.get() > 500, "most can be read: {}", taken.get());
 }
 
 #[test]
@@ -574,8 +629,7 @@ fn a_message_that_was_touched_is_no_message() {
     for at in (0..bytes.len()).step_by(7) {
         let mut touched = bytes.clone();
         touched[at] ^= 0x20;
-        let Ok(touched) = Routed::from_archive(skytale_slim::Generation::Two, touched.into())
-        else {
+        let Ok(touched) = Routed::from_archive(Generation::Two, touched.into()) else {
             continue;
         };
         world.on_the_way.push_back((BOB, touched));
