@@ -33,7 +33,7 @@ mod tests;
 pub use clock::Clock;
 pub use door::{Door, Link, Stopped};
 pub use outbound::{BYTES_MAX, FULL_BYTES, Outbound, Taken};
-pub use slim::{SLIM_QUEUE_BYTES_MAX, SlimLink, SlimOut, SlimTaken};
+pub use slim::{SlimLink, SlimOut, SlimTaken, queues::SLIM_QUEUE_BYTES_MAX};
 pub use tally::{Tallied, Tally};
 
 use crate::{
@@ -42,7 +42,7 @@ use crate::{
 };
 use door::Arrival;
 use outbound::Pushed;
-use slim::SlimQueue;
+use slim::queues::SlimQueues;
 use store::{Report, Store, weight};
 
 /// The running hub. Stop it before it is dropped: what has been taken in is then finished.
@@ -106,8 +106,7 @@ impl Driver {
             clock,
             store: Store::start(archive, &report).map_err(threads)?,
             connected: HashMap::new(),
-            slim: HashMap::new(),
-            slim_overrun: 0,
+            slim: SlimQueues::new(),
             out: Vec::new(),
             outcomes: VecDeque::new(),
             to_write: VecDeque::new(),
@@ -156,9 +155,7 @@ struct Running<R> {
     store: Store,
     connected: HashMap<Conn, Connected>,
     /// SLIM's streams, apart because what goes out over them is not made of frames.
-    slim: HashMap<Conn, Arc<SlimQueue>>,
-    /// Messages that a SLIM stream's queue had no room for.
-    slim_overrun: u64,
+    slim: SlimQueues,
     /// Kept to reuse its memory.
     out: Vec<Output>,
     /// What carrying out has led to, for the hub to hear next.
@@ -262,9 +259,7 @@ impl<R: ArchiveReader> Running<R> {
                 resume: true,
             });
         }
-        for queue in self.slim.values() {
-            queue.close(Refusal::ShuttingDown);
-        }
+        self.slim.close_all(Refusal::ShuttingDown);
         // A thread that waits to report is let go before it is joined.
         drop(reports);
         for thread in self.store.stop() {
@@ -312,7 +307,7 @@ impl<R: ArchiveReader> Running<R> {
             Arrival::Input(input) => {
                 if let Input::Gone { conn } = input {
                     self.connected.remove(&conn);
-                    self.slim.remove(&conn);
+                    self.slim.remove(conn);
                 }
                 // A word of room that has crossed the queue's being full again would, if believed,
                 // make live a connection whose queue does not report that a second time.
@@ -471,14 +466,14 @@ impl<R: ArchiveReader> Running<R> {
                 }
             }
             Output::Read { conn, query } => self.to_ask.push_back((conn, query)),
-            Output::SlimDeliver { conns, onward } => self.slim_deliver(&conns, &onward),
-            Output::SlimAck { conn, bytes } => self.slim_push(conn, SlimOut::Ack(bytes)),
+            Output::SlimDeliver { conns, onward } => self.slim.deliver(&conns, &onward),
+            Output::SlimAck { conn, bytes } => self.slim.answer(conn, SlimOut::Ack(bytes)),
             Output::Close {
                 conn,
                 refusal,
                 resume,
             } => {
-                self.slim_close(conn, refusal);
+                self.slim.close(conn, refusal);
                 if let Some(connected) = self.connected.get(&conn) {
                     connected.outbound.close(&Closing { refusal, resume });
                 }
@@ -518,7 +513,7 @@ impl<R: ArchiveReader> Running<R> {
             }
         }
         while let Some((conn, query)) = self.to_ask.pop_front() {
-            if !self.connected.contains_key(&conn) && !self.slim.contains_key(&conn) {
+            if !self.connected.contains_key(&conn) && !self.slim.contains(conn) {
                 continue;
             }
             if let Some(back) = self.store.ask(conn, query) {
@@ -566,7 +561,7 @@ impl<R: ArchiveReader> Running<R> {
             channels: self.hub.channels(),
             slim_links: self.hub.slim_links(),
             slim_logs: self.hub.slim_logs(),
-            slim_overrun: self.slim_overrun,
+            slim_overrun: self.slim.overrun(),
             unstored: self.unstored.weights.len(),
             counters: self.hub.counters().clone(),
             tallied: self.tally.look(),

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::{
     Snapshot,
     outbound::{Outbound, Taken},
-    slim::SlimQueue,
+    slim::queues::SlimQueue,
     tally::Tally,
 };
 use crate::{

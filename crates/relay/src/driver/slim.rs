@@ -1,21 +1,14 @@
-//! A SLIM stream's side of the driver: entering, handing messages in, and the queue of what goes
-//! out.
+//! A SLIM stream's side of the driver: entering, handing messages in, taking what goes out.
 //!
-//! The queue is bounded in bytes. What does not fit is dropped for this link alone and counted:
-//! SLIM's sessions say again what was not acknowledged, and nothing here has acknowledged it.
 //! Signing for the link and writing are the edge's.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use skytale_slim::{Onward, Routed};
 use skytale_wire::{frame::SlimPublish, id::Seq, refusal::Refusal};
-use tokio::sync::Notify;
 
+use self::queues::SlimQueue;
 use super::{
     Running,
     door::{Arrival, Door, Stopped},
@@ -24,6 +17,8 @@ use crate::{
     archive::{ArchiveError, ArchiveReader},
     hub::{Conn, Input, SlimPresented, slim_message_in},
 };
+
+pub(super) mod queues;
 
 /// One SLIM stream, from the edge's side. Call [`SlimLink::leave`] at its end.
 #[derive(Debug)]
@@ -95,7 +90,7 @@ impl SlimLink {
     pub async fn take(&self, out: &mut Vec<SlimOut>) -> SlimTaken {
         loop {
             // Asked for before looking, so that nothing that comes in between is missed.
-            let notified = self.queue.filled.notified();
+            let notified = self.queue.filled();
             if let Some(taken) = self.queue.try_take(out) {
                 return taken;
             }
@@ -106,8 +101,8 @@ impl SlimLink {
     /// Waits until the stream is to be ended, whatever still waits to be written.
     pub async fn closing(&self) -> Refusal {
         loop {
-            let notified = self.queue.closed.notified();
-            if let Some(refusal) = self.queue.waiting().closing {
+            let notified = self.queue.closed();
+            if let Some(refusal) = self.queue.closing() {
                 return refusal;
             }
             notified.await;
@@ -125,7 +120,7 @@ impl SlimLink {
 impl Drop for SlimLink {
     /// For an edge that was cancelled: the driver finds it when it next sweeps.
     fn drop(&mut self) {
-        self.queue.waiting().abandoned = true;
+        self.queue.abandon();
     }
 }
 
@@ -183,169 +178,11 @@ impl<R: ArchiveReader> Running<R> {
         Ok(None)
     }
 
-    /// Messages for many links; what a full queue has no room for is counted.
-    pub(super) fn slim_deliver(&mut self, conns: &[Conn], onward: &Arc<Onward>) {
-        for conn in conns {
-            self.slim_push(*conn, SlimOut::Onward(Arc::clone(onward)));
-        }
-    }
-
-    pub(super) fn slim_push(&mut self, conn: Conn, out: SlimOut) {
-        if let Some(queue) = self.slim.get(&conn)
-            && !queue.push(out)
-        {
-            self.slim_overrun += 1;
-        }
-    }
-
-    /// Ends a SLIM stream, if the connection is one.
-    pub(super) fn slim_close(&mut self, conn: Conn, refusal: Refusal) {
-        if let Some(queue) = self.slim.get(&conn) {
-            queue.close(refusal);
-        }
-    }
-
     /// Forgets streams whose edge was cancelled before it could say so.
     pub(super) fn slim_sweep(&mut self) {
         let now = self.clock.now();
-        let gone: Vec<Conn> = self
-            .slim
-            .iter()
-            .filter(|(_, queue)| queue.waiting().abandoned)
-            .map(|(conn, _)| *conn)
-            .collect();
-        for conn in gone {
-            self.slim.remove(&conn);
+        for conn in self.slim.abandoned() {
             self.handle(Input::Gone { conn }, now);
         }
-    }
-}
-
-/// What waits to be written to one link.
-#[derive(Default)]
-pub(super) struct SlimQueue {
-    waiting: Mutex<Waiting>,
-    filled: Notify,
-    closed: Notify,
-}
-
-#[derive(Default)]
-struct Waiting {
-    out: VecDeque<SlimOut>,
-    bytes: usize,
-    closing: Option<Refusal>,
-    abandoned: bool,
-}
-
-impl SlimQueue {
-    /// False when it had no room.
-    fn push(&self, out: SlimOut) -> bool {
-        let mut waiting = self.waiting();
-        if waiting.closing.is_some() {
-            return true;
-        }
-        let bytes = waiting.bytes + cost(&out);
-        if bytes > SLIM_QUEUE_BYTES_MAX {
-            return false;
-        }
-        waiting.bytes = bytes;
-        waiting.out.push_back(out);
-        drop(waiting);
-        self.filled.notify_one();
-        true
-    }
-
-    /// Lets nothing more in. The first word counts.
-    pub(super) fn close(&self, refusal: Refusal) {
-        self.waiting().closing.get_or_insert(refusal);
-        self.filled.notify_one();
-        self.closed.notify_one();
-    }
-
-    fn try_take(&self, out: &mut Vec<SlimOut>) -> Option<SlimTaken> {
-        let mut waiting = self.waiting();
-        let from = out.len();
-        let mut bytes = 0;
-        while let Some(next) = waiting.out.front().map(cost) {
-            if out.len() > from && bytes + next > TAKE_BYTES_MAX {
-                break;
-            }
-            bytes += next;
-            out.extend(waiting.out.pop_front());
-        }
-        waiting.bytes -= bytes;
-        if out.len() > from {
-            return Some(SlimTaken::Some);
-        }
-        waiting.closing.map(SlimTaken::Closing)
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing in this file panics while it holds the lock.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for SlimQueue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SlimQueue")
-            .field("bytes", &self.waiting().bytes)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A message's bytes and what its place in the queue costs. Links that share a message are each
-/// charged for it: it lives until the slowest has taken it.
-fn cost(out: &SlimOut) -> usize {
-    PLACE_COST
-        + match out {
-            SlimOut::Onward(onward) => onward.len(),
-            SlimOut::Ack(bytes) => bytes.len(),
-        }
-}
-
-/// Bytes that may wait for one link: two of the largest messages. Beyond them what is new is
-/// dropped for this link.
-pub const SLIM_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Bytes that one take gives, beyond its first message.
-const TAKE_BYTES_MAX: usize = 256 * 1024;
-const PLACE_COST: usize = 64;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ack(len: usize) -> SlimOut {
-        SlimOut::Ack(vec![7; len].into())
-    }
-
-    #[test]
-    fn a_queue_takes_only_so_much_and_then_more_when_there_is_room() {
-        let queue = SlimQueue::default();
-        let mut pushed = 0;
-        while queue.push(ack(1_000_000)) {
-            pushed += 1;
-        }
-        assert_eq!(pushed, 8);
-        let mut out = Vec::new();
-        assert_eq!(queue.try_take(&mut out), Some(SlimTaken::Some));
-        assert_eq!(out.len(), 1, "large ones are taken one by one");
-        assert!(queue.push(ack(1_000_000)));
-        assert!(!queue.push(ack(1_000_000)));
-    }
-
-    #[test]
-    fn what_waits_is_said_before_the_end() {
-        let queue = SlimQueue::default();
-        assert!(queue.push(ack(1)) && queue.push(ack(2)));
-        queue.close(Refusal::ShuttingDown);
-        queue.close(Refusal::TokenExpired);
-        assert!(queue.push(ack(3)), "not counted as lost: the end is known");
-
-        let mut out = Vec::new();
-        assert_eq!(queue.try_take(&mut out), Some(SlimTaken::Some));
-        assert_eq!(out.len(), 2);
-        let end = SlimTaken::Closing(Refusal::ShuttingDown);
-        assert_eq!(queue.try_take(&mut out), Some(end));
     }
 }
