@@ -58,7 +58,8 @@ impl Decoder for Pieces {
     }
 }
 
-fn wrap(piece: &[u8], into: &mut impl BufMut) {
+/// Appends the message that holds a piece.
+pub fn wrap(piece: &[u8], into: &mut impl BufMut) {
     into.put_u8(FIELD);
     let mut left = piece.len();
     while left >= 0x80 {
@@ -69,9 +70,9 @@ fn wrap(piece: &[u8], into: &mut impl BufMut) {
     into.put_slice(piece);
 }
 
-/// Only what [`wrap`] writes, and an empty message: proto3 leaves out an empty field. Nobody else
+/// The piece of a message. Only what [`wrap`] writes is taken, and an empty message: proto3 leaves out an empty field. Nobody else
 /// sends pieces.
-fn unwrap(from: &mut impl Buf) -> Option<Bytes> {
+pub fn unwrap(from: &mut impl Buf) -> Option<Bytes> {
     if !from.has_remaining() {
         return Some(Bytes::new());
     }

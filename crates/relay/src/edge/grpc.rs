@@ -28,7 +28,9 @@ use super::places::Places;
 use crate::{auth::Gate, config::RelayConfig, driver::Door, health::Watched};
 
 mod connection;
-mod framing;
+/// For fuzzing alone: this decoder has no other way in but a port.
+#[doc(hidden)]
+pub mod framing;
 mod native;
 mod services;
 mod slim;

@@ -16,7 +16,8 @@ use tokio::{
 use tonic::Status;
 
 /// Reads the messages of a body, whatever pieces they come in.
-pub(super) struct Messages {
+#[derive(Debug)]
+pub struct Messages {
     body: Body,
     /// What has come and is not read.
     piece: Bytes,
@@ -25,6 +26,7 @@ pub(super) struct Messages {
     message_max: usize,
 }
 
+#[derive(Debug)]
 enum Reading {
     /// So much of the next message's head.
     Head {
@@ -42,6 +44,7 @@ enum Reading {
 }
 
 /// The right to hold the beginning of a large message, for a while.
+#[derive(Debug)]
 struct Hold {
     room: OwnedSemaphorePermit,
     until: Pin<Box<Sleep>>,
@@ -49,7 +52,7 @@ struct Hold {
 
 /// What a body holds next.
 #[derive(Debug)]
-pub(super) enum Next {
+pub enum Next {
     /// A message.
     Message(Bytes),
     /// A message was too large, at all or for the moment; it is passed over.
@@ -60,10 +63,12 @@ pub(super) enum Next {
 
 /// Room for the beginnings of large messages, of all streams together. Where it is used up a message
 /// is passed over: waiting for it could wait for ever, as each waiter holds a part of it.
-pub(super) struct Budget(Arc<Semaphore>);
+#[derive(Debug)]
+pub struct Budget(Arc<Semaphore>);
 
 impl Budget {
-    pub(super) fn new() -> Arc<Self> {
+    /// Room for 256 MiB.
+    pub fn new() -> Arc<Self> {
         Self::of(BUDGET_BYTES)
     }
 
@@ -78,7 +83,8 @@ impl Budget {
 }
 
 impl Messages {
-    pub(super) fn new(body: Body, message_max: usize, budget: Arc<Budget>) -> Self {
+    /// Reads messages of at most so many bytes.
+    pub fn new(body: Body, message_max: usize, budget: Arc<Budget>) -> Self {
         Self {
             body,
             piece: Bytes::new(),
@@ -89,7 +95,7 @@ impl Messages {
     }
 
     /// The next message. Nothing is lost when it is asked and not waited for.
-    pub(super) async fn next(&mut self) -> Result<Next, Status> {
+    pub async fn next(&mut self) -> Result<Next, Status> {
         loop {
             if let Some(next) = self.advance()? {
                 return Ok(next);
