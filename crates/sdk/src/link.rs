@@ -68,6 +68,7 @@ mod runner;
 mod vigil;
 mod writer;
 
+pub use address::GRPC_PORT;
 pub use connected::Carrier;
 pub use dialer::grpc_reaches;
 
@@ -243,6 +244,7 @@ impl Link {
             dialer: Dialer::new(
                 relay,
                 secret,
+                setup.traffic.shape().mode().is_slotted(),
                 addresses,
                 Arc::clone(&view),
                 setup.timeouts.connect,

@@ -6,7 +6,10 @@ use std::{net::SocketAddr, sync::Arc};
 use ed25519_dalek::{Signer as _, SigningKey};
 use iroh::{
     Endpoint, EndpointAddr, EndpointId,
-    endpoint::{Connection, QuicTransportConfig, RecvStream, SendStream, VarInt, presets},
+    endpoint::{
+        AckFrequencyConfig, Connection, QuicTransportConfig, RecvStream, SendStream, VarInt,
+        presets,
+    },
 };
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
 use serde::{Deserialize, Serialize};
@@ -106,7 +109,7 @@ impl Client {
         issuer: &Issuer,
         shape: Option<&Shape>,
     ) -> Result<Self, Failure> {
-        let endpoint = endpoint().await?;
+        let endpoint = endpoint(shape.is_some_and(|it| it.mode().is_slotted())).await?;
         let addr: SocketAddr = relay.address.parse().map_err(failed)?;
         let id = EndpointId::from_bytes(&relay.key.0).map_err(failed)?;
         let addr = EndpointAddr::new(id).with_ip_addr(addr);
@@ -267,7 +270,7 @@ pub(super) struct EchoAddr {
 }
 
 pub(super) async fn echo_endpoint() -> Result<(Endpoint, EchoAddr), Failure> {
-    let endpoint = endpoint().await?;
+    let endpoint = endpoint(false).await?;
     let addr = endpoint.bound_sockets().first().copied();
     let addr = EchoAddr {
         id: *endpoint.id().as_bytes(),
@@ -299,7 +302,7 @@ pub(super) async fn echo_rate(
     at_once: usize,
     bytes: usize,
 ) -> Result<f64, Failure> {
-    let endpoint = endpoint().await?;
+    let endpoint = endpoint(false).await?;
     let id = EndpointId::from_bytes(&to.id).map_err(failed)?;
     let addr = EndpointAddr::new(id).with_ip_addr(to.addr);
     let connection = endpoint.connect(addr, ECHO_ALPN).await.map_err(failed)?;
@@ -361,8 +364,12 @@ pub(super) async fn take(room: &Semaphore, most: usize) -> usize {
 }
 
 /// A client's endpoint with the relay's transport settings.
-async fn endpoint() -> Result<Endpoint, Failure> {
+async fn endpoint(slotted: bool) -> Result<Endpoint, Failure> {
+    // As the SDK does it.
+    let mut at_once = AckFrequencyConfig::default();
+    at_once.ack_eliciting_threshold(VarInt::from_u32(0));
     let transport = QuicTransportConfig::builder()
+        .ack_frequency_config(slotted.then_some(at_once))
         .receive_window(VarInt::from_u32(4 * 1024 * 1024))
         .stream_receive_window(VarInt::from_u32(512 * 1024))
         .send_window(1024 * 1024)

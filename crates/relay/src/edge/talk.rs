@@ -21,7 +21,10 @@ use skytale_wire::{
     id::TransportKey,
     refusal::Refusal,
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tracing::{debug, warn};
 
 use super::terms::{Terms, TrafficRules};
@@ -90,6 +93,8 @@ pub(super) struct Reception {
     door: Door,
     hello_max: Duration,
     rules: TrafficRules,
+    /// What the slots of all lines are counted from.
+    began: Instant,
 }
 
 impl Reception {
@@ -99,6 +104,7 @@ impl Reception {
             door,
             hello_max: Duration::from_millis(config.hello_ms_max),
             rules: config.traffic.clone(),
+            began: Instant::now(),
         }
     }
 
@@ -160,6 +166,7 @@ impl Reception {
             link: &link,
             presented: &presented,
             terms,
+            began: self.began,
         };
         talk.run(streams).await;
         let closing = link.outbound().close_reason();
@@ -298,6 +305,7 @@ struct Talk<'a, C> {
     link: &'a Arc<Link>,
     presented: &'a Presented,
     terms: Terms,
+    began: Instant,
 }
 
 impl<C: Carrier> Talk<'_, C> {
@@ -345,7 +353,12 @@ impl<C: Carrier> Talk<'_, C> {
             if self.terms.to_agent.mode() != Mode::Padded {
                 // The set ends the task with us.
                 let mut task = JoinSet::new();
-                let paced = Paced::new(Arc::clone(self.link), mouth, self.terms.to_agent);
+                let paced = Paced::new(
+                    Arc::clone(self.link),
+                    mouth,
+                    self.terms.to_agent,
+                    self.began,
+                );
                 task.spawn(paced.run());
                 task.join_next().await;
                 return;

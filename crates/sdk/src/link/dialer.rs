@@ -9,7 +9,9 @@ use std::{
 
 use iroh::{
     Endpoint, EndpointAddr, PublicKey, SecretKey,
-    endpoint::{Connection, PortmapperConfig, QuicTransportConfig, VarInt, presets},
+    endpoint::{
+        AckFrequencyConfig, Connection, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+    },
 };
 use rand_chacha::ChaCha8Rng;
 use skytale_tunnel::{Guest, Inside, Refused, keys::OwnKey};
@@ -33,6 +35,8 @@ pub(super) struct Dialer {
     /// The transport key: fresh for each link, so two relays cannot tell by it that we are one.
     secret: SecretKey,
     guest: Guest,
+    /// Whether the line is to have slots.
+    slotted: bool,
     addresses: watch::Receiver<Vec<String>>,
     view: Arc<Mutex<LinkView>>,
     connect_max: Duration,
@@ -61,6 +65,7 @@ impl Dialer {
     pub(super) fn new(
         relay: RelayKey,
         secret: SecretKey,
+        slotted: bool,
         addresses: watch::Receiver<Vec<String>>,
         view: Arc<Mutex<LinkView>>,
         connect_max: Duration,
@@ -71,6 +76,7 @@ impl Dialer {
             relay,
             guest: Guest::new(relay, &own),
             secret,
+            slotted,
             addresses,
             view,
             connect_max,
@@ -230,7 +236,7 @@ impl Dialer {
         let mut builder = Endpoint::builder(presets::Minimal)
             .secret_key(self.secret.clone())
             .portmapper_config(PortmapperConfig::Disabled)
-            .transport_config(transport())
+            .transport_config(transport(self.slotted))
             .clear_ip_transports();
         for address in reach.bind_addresses() {
             builder = builder
@@ -311,8 +317,9 @@ impl Reach {
 
 /// QUIC as the traffic design wants it: one datagram size, no round-trip bit for watchers, and
 /// buffers that bound what a hostile relay can make us hold.
-fn transport() -> QuicTransportConfig {
+fn transport(slotted: bool) -> QuicTransportConfig {
     QuicTransportConfig::builder()
+        .ack_frequency_config(slotted.then(at_once))
         .initial_mtu(1200)
         .mtu_discovery_config(None)
         .allow_spin(false)
@@ -327,6 +334,14 @@ fn transport() -> QuicTransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .build()
+}
+
+/// The relay is to acknowledge each packet as it comes. Cells are too far apart for one
+/// acknowledgement to serve two, so waiting for the second would only wake the relay once more.
+fn at_once() -> AckFrequencyConfig {
+    let mut config = AckFrequencyConfig::default();
+    config.ack_eliciting_threshold(VarInt::from_u32(0));
+    config
 }
 
 /// Everything that these host names stand for. Those that cannot be resolved are left out.

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use skytale_shape::{Bulk, Micros, Shape, Shaper};
+use skytale_shape::{Bulk, Micros, Mode, Shape, Shaper};
 use skytale_wire::frame::{self, ToAgent};
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
@@ -26,15 +26,16 @@ pub(super) struct Paced<M> {
 }
 
 impl<M: Mouth> Paced<M> {
-    pub(super) fn new(link: Arc<Link>, mouth: M, shape: Shape) -> Self {
+    /// `began` is the same for all lines of a relay: see [`Self::wake`].
+    pub(super) fn new(link: Arc<Link>, mouth: M, shape: Shape, began: Instant) -> Self {
         let (schedule, fill) = (fresh_rng(), fresh_rng());
-        let mut shaper = Shaper::new(shape, schedule, fill, Micros::new(0));
+        let mut shaper = Shaper::new(shape, schedule, fill, micros(began.elapsed()));
         shaper.hold_what_is_wanted();
         Self {
             link,
             mouth,
             shaper,
-            began: Instant::now(),
+            began,
             cells: Vec::new(),
         }
     }
@@ -49,8 +50,7 @@ impl<M: Mouth> Paced<M> {
                 // The peer has it, or is gone: both end the connection.
                 return self.mouth.finish().await;
             }
-            let wake = self.shaper.next_wake();
-            let wake = wake.map(|at| self.began + Duration::from_micros(at.get()));
+            let wake = self.wake();
             let wants = !closing && self.shaper.wants_more();
             tokio::select! {
                 biased;
@@ -85,11 +85,18 @@ impl<M: Mouth> Paced<M> {
         }
     }
 
+    /// When cells are due next, put off to the next beat: lines whose slots fall into one beat wake the
+    /// machine once, and waking it costs more than a cell. Beats depend on the clock alone.
+    fn wake(&self) -> Option<Instant> {
+        let due = self.shaper.next_wake()?.get();
+        let beat = beat(self.shaper.shape());
+        Some(self.began + Duration::from_micros(due.next_multiple_of(beat)))
+    }
+
     /// Writes the cells that are due, each by itself where they have one size: of two that come at
     /// once QUIC would make a full datagram and a shorter one.
     async fn write_due(&mut self) -> Result<(), LineLost> {
-        let now = self.began.elapsed().as_micros();
-        let now = Micros::new(u64::try_from(now).unwrap_or(u64::MAX));
+        let now = micros(self.began.elapsed());
         let passed = self.shaper.advance(now, &mut self.cells);
         self.link.tally().sent(&passed);
         if passed.real > 0 {
@@ -117,5 +124,44 @@ impl<M: Mouth> Paced<M> {
         } else {
             Bulk::Wait
         }
+    }
+}
+
+fn micros(passed: Duration) -> Micros {
+    Micros::new(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// How far beats are apart, in microseconds: at most an eighth of the time between slots. Those of
+/// different rates fall together as often as they can.
+fn beat(shape: &Shape) -> u64 {
+    let between = 1_000_000_000 / u64::from(shape.millislots());
+    let fits = |beat: &u64| beat * 8 <= between;
+    match shape.mode() {
+        Mode::Adaptive | Mode::Constant => BEATS.into_iter().find(fits).unwrap_or(1),
+        Mode::Padded | Mode::Immediate => 1,
+    }
+}
+
+const BEATS: [u64; 4] = [20_000, 10_000, 5_000, 2_500];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_wake_together_and_no_slot_is_put_off_by_much() {
+        let pairs = [
+            (1_000, 20_000),
+            (4_000, 20_000),
+            (16_000, 5_000),
+            (200_000, 1),
+        ];
+        for (millislots, expected) in pairs {
+            for mode in [Mode::Adaptive, Mode::Constant] {
+                let shape = Shape::new(mode).with_rate(millislots).unwrap();
+                assert_eq!(beat(&shape), expected, "{millislots}");
+            }
+        }
+        assert_eq!(beat(&Shape::new(Mode::Immediate)), 1);
     }
 }
