@@ -182,6 +182,19 @@ def text_of(name):
     return "/".join(name.components())
 
 
+def client_config(url):
+    """How the port is reached: with TLS and a token where the environment names the files."""
+    certificate, token = (os.environ.get(f"SKYTALE_SLIM_{it}") for it in ("CA", "TOKEN"))
+    if certificate is None:
+        return slim.new_insecure_client_config(url)
+    config = slim.new_secure_client_config(url)
+    config.tls.ca_source = slim.CaSource.FILE(certificate)
+    if token is not None:
+        jwt = slim.StaticJwtAuth(token_file=token, duration=datetime.timedelta(hours=1))
+        config.auth = slim.ClientAuthenticationConfig.STATIC_JWT(jwt)
+    return config
+
+
 async def main(url, who):
     loop = asyncio.get_running_loop()
     Binding.begin(loop)
@@ -189,7 +202,7 @@ async def main(url, who):
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     service = slim.get_global_service()
     app = service.create_app_with_secret(name_of(who), SECRET)
-    connection = await service.connect_async(slim.new_insecure_client_config(url))
+    connection = await service.connect_async(client_config(url))
     await app.subscribe_async(app.name(), connection)
     agent = Agent(app, connection)
     listening = asyncio.create_task(agent.welcome())

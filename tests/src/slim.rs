@@ -48,10 +48,17 @@ impl StockAgent {
     /// Starts one of this version; it is connected and subscribed to its name when this returns.
     #[track_caller]
     pub fn start(version: &str, url: &str, name: &str) -> Self {
+        Self::start_with(version, url, name, &[])
+    }
+
+    /// The same with what `tests/slim/agent.py` reads of its environment.
+    #[track_caller]
+    pub fn start_with(version: &str, url: &str, name: &str, with: &[(&str, &Path)]) -> Self {
         let mut command = Command::new(python(&format!("slim-{version}")));
         command
             .arg(scripts().join("agent.py"))
             .args([url, name])
+            .envs(with.iter().copied())
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())

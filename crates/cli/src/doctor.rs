@@ -18,6 +18,9 @@ use crate::{
 struct Check {
     name: String,
     ok: bool,
+    /// Nothing is wrong, but something is less than it could be.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    note: bool,
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     repair: Option<String>,
@@ -28,8 +31,16 @@ impl Check {
         Self {
             name: name.into(),
             ok: true,
+            note: false,
             detail: detail.into(),
             repair: None,
+        }
+    }
+
+    fn note(name: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self {
+            note: true,
+            ..Self::good(name, detail)
         }
     }
 
@@ -37,6 +48,7 @@ impl Check {
         Self {
             name: name.into(),
             ok: false,
+            note: false,
             detail: detail.into(),
             repair: Some(repair.into()),
         }
@@ -261,11 +273,14 @@ async fn grpc(agent: &str, relay: &RelayStatus) -> Option<Check> {
         key: relay.key,
         address: relay.address.clone()?,
     };
-    let detail = match grpc_reaches(&at).await {
-        Ok(()) => "would carry the line if UDP were blocked".to_owned(),
-        Err(error) => format!("{error}; where UDP is blocked this agent would have no line"),
-    };
-    Some(Check::good(format!("{agent}: gRPC"), detail))
+    let name = format!("{agent}: gRPC");
+    Some(match grpc_reaches(&at).await {
+        Ok(()) => Check::good(name, "would carry the line if UDP were blocked"),
+        Err(error) => Check::note(
+            name,
+            format!("{error}; where UDP is blocked this agent would have no line"),
+        ),
+    })
 }
 
 /// What a watcher of the line may see, and whether somebody meddles with it.
@@ -321,7 +336,9 @@ fn key_packages(agent: &str, relay: &RelayStatus) -> Option<Check> {
 fn described(report: &Report, output: Output) -> String {
     let mut lines = vec![format!("skytale {}", report.version)];
     for check in &report.checks {
-        if check.ok {
+        if check.note {
+            lines.push(format!("note {}: {}", check.name, check.detail));
+        } else if check.ok {
             lines.push(format!(
                 "{} {}: {}",
                 output.green("ok "),

@@ -183,7 +183,13 @@ pub(crate) async fn run(
             let secret = shared_secret(&wish.talk)?;
             let working = context::as_agent_or_new(everywhere, async |agent| {
                 let party = agent.slim_session(&wish.name.to_string(), secret).await?;
-                output.say(&format!("{} waits for invitations", party.name()));
+                let name = party.name().to_string();
+                if output.is_json() {
+                    // Whoever started us can now tell others to invite.
+                    output.json_line(&json!({ "event": "waiting", "name": name }))?;
+                } else {
+                    output.say(&format!("{name} waits for invitations"));
+                }
                 converse(party, None, wish.talk.count, output).await
             });
             working.await

@@ -5,6 +5,7 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -12,7 +13,7 @@ use std::{
 use serde::Serialize;
 use skytale_api::Server;
 use skytale_relay::config::{Issuer, RelayConfig};
-use skytale_sdk::{Config, Context, RelayAddr};
+use skytale_sdk::{Config, Context, GRPC_PORT, RelayAddr};
 use skytale_wire::{
     http::{RelayAt, Secret},
     id::RelayKey,
@@ -72,15 +73,19 @@ pub(crate) async fn run(
     let relay = servers::start_relay(relay_config).await?;
 
     let port = relay.quic_addr().port();
-    let public = up.public_addr.map(|addr| addr.with_port(port));
+    let grpc = relay.grpc_addr().map(reachable);
+    let public = up
+        .public_addr
+        .map(|addr| with_door(addr.with_port(port), grpc));
+    let local = reachable(relay.quic_addr()).to_string();
     let here = RelayAddr {
         key: relay.key(),
-        address: reachable(relay.quic_addr()).to_string(),
+        address: with_door(local.clone(), grpc),
     };
     api.set_relays(vec![offered(here.key, public.as_deref(), &here.address)]);
     let started = Started {
         api: format!("http://{}", reachable(api.addr())),
-        relay: here.to_string(),
+        relay: format!("{}@{local}", here.key),
         slim: servers::slim_url(&relay, with_tls),
         slim_open: slim_open && relay.grpc_addr().is_some(),
         health: format!("http://{}", reachable(relay.health_addr())),
@@ -116,6 +121,18 @@ fn described(started: &Started) -> String {
         started.health,
         started.context
     )
+}
+
+/// The relay's address for agents, with its port for gRPC where they would look for another.
+fn with_door(address: String, grpc: Option<SocketAddr>) -> String {
+    match grpc {
+        Some(grpc) if grpc.port() == GRPC_PORT => address,
+        Some(grpc) => {
+            let host = address.rsplit_once(':').map_or(&*address, |(host, _)| host);
+            format!("{address}?grpc={host}:{}", grpc.port())
+        }
+        None => format!("{address}?grpc=off"),
+    }
 }
 
 /// How tokens' answers name the relay: from outside first.

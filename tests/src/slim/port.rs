@@ -89,6 +89,15 @@ impl Port {
         &self.url
     }
 
+    /// The computer that our servers run on.
+    #[track_caller]
+    pub fn machine(&self) -> &Machine {
+        match &self.behind {
+            Behind::Ours(_, machine) => machine,
+            Behind::Node(_) => panic!("SLIM's own node has none"),
+        }
+    }
+
     /// Ends our servers by SIGTERM and reads what the relay has stored, a row for each record.
     #[track_caller]
     pub fn archived(mut self) -> Vec<Value> {

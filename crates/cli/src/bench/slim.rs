@@ -15,7 +15,7 @@ use skytale_wire::token::PublicKeys;
 use tokio::time::Instant;
 
 use self::{
-    stock::{Node, Pair},
+    stock::{Node, Party},
     wire::{Publisher, Subscriber},
 };
 use super::{
@@ -40,7 +40,7 @@ pub(super) async fn measure(effort: Effort, python: Option<&Path>) -> Result<Vec
     }
     let mut figures = deliveries(effort, &mut rivals).await?;
     if let Some(python) = python {
-        figures.extend(stock_agents(effort, python, &mut rivals).await?);
+        figures.extend(stock_agents(effort, python, &rivals).await?);
     }
     for rival in rivals {
         rival.server.end().await?;
@@ -186,117 +186,183 @@ async fn one_round(rival: &Rival, round: usize, seconds: u64) -> Result<Round, F
     })
 }
 
-/// Unmodified agents with MLS, against the relay as it comes and SLIM's node.
+/// Unmodified agents with MLS, against the relay and SLIM's node: a pair, and a group of three.
 async fn stock_agents(
     effort: Effort,
     python: &Path,
-    rivals: &mut [Rival],
+    rivals: &[Rival],
 ) -> Result<Vec<Figure>, Failure> {
-    let [relay, _, node] = rivals else {
-        return Ok(Vec::new());
-    };
-    let mut pairs = [
-        Pair::start(python, &relay.url).await?,
-        Pair::start(python, &node.url).await?,
-    ];
-    let rounds = rounds(effort);
-    let seconds = effort.seconds.div_ceil(2);
-    let mut seen: [Seen; 2] = Default::default();
-    for pair in &mut pairs {
-        pair.round_trips(WARM_UP, QUESTION_BYTES).await?;
-    }
-    for round in 0..rounds {
-        for at in order(round, pairs.len()) {
-            let (pair, seen) = (&mut pairs[at], &mut seen[at]);
-            let count = effort.round_trips / rounds;
-            let micros = pair.round_trips(count, QUESTION_BYTES).await?;
-            seen.round_trips.extend(
-                micros
-                    .into_iter()
-                    .map(|it| Duration::from_secs_f64(it / 1e6)),
-            );
-            seen.one_by_one
-                .push(pair.flood(seconds, SMALL_BYTES, 1).await?);
-            seen.at_once
-                .push(pair.flood(seconds, SMALL_BYTES, AT_ONCE).await?);
+    let mut figures = Vec::new();
+    for company in [Company::Pair, Company::Three] {
+        let mut parties = Vec::new();
+        for rival in rivals {
+            let mut party = company.start(python, &rival.url).await?;
+            party.round_trips(WARM_UP, QUESTION_BYTES).await?;
+            parties.push((party, Seen::default()));
+        }
+        for round in 0..rounds(effort) {
+            for at in order(round, rivals.len()) {
+                let (party, seen) = &mut parties[at];
+                seen.round(effort, party, &rivals[at]).await?;
+            }
+        }
+        for (rival, (_, seen)) in rivals.iter().zip(&parties) {
+            figures.extend(seen.figures(company, rival.name));
+        }
+        if let [(_, ours), _, (_, theirs)] = &*parties {
+            figures.extend(ours.beside(company, theirs));
+        }
+        for (party, _) in parties {
+            party.end().await?;
         }
     }
-    for pair in pairs {
-        pair.end().await?;
-    }
-    let mut figures = Vec::new();
-    for (rival, seen) in [&*relay, &*node].into_iter().zip(&seen) {
-        figures.extend(seen.figures(rival.name));
-    }
-    let [ours, theirs] = &seen;
-    let ratio = |what: &str, of: fn(&Seen) -> f64, wanted| {
-        Figure::new(BENCH, what, of(ours) / of(theirs), "times").note(wanted)
-    };
-    figures.extend([
-        ratio(
-            "round trip p50, relay to node",
-            |it| it.p(50),
-            "wanted: at most 0.1",
-        ),
-        ratio(
-            "confirmed one by one, relay to node",
-            |it| it.rate(1),
-            "wanted: at least 5",
-        ),
-        ratio(
-            "confirmed, 64 at once, relay to node",
-            |it| it.rate(AT_ONCE),
-            "",
-        ),
-    ]);
     Ok(figures)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Company {
+    Pair,
+    Three,
+}
+
+impl Company {
+    async fn start(self, python: &Path, url: &str) -> Result<Party, Failure> {
+        match self {
+            Self::Pair => Party::start(python, url, "pair", 1).await,
+            Self::Three => Party::start(python, url, "three", 2).await,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pair => "a pair",
+            Self::Three => "three",
+        }
+    }
 }
 
 /// What stock agents saw at one server.
 #[derive(Default)]
 struct Seen {
     round_trips: Vec<Duration>,
-    /// Messages a second, of each round.
-    one_by_one: Vec<f64>,
-    at_once: Vec<f64>,
+    one_by_one: Vec<Flood>,
+    at_once: Vec<Flood>,
+}
+
+/// One round of small messages, each confirmed by all who get it.
+struct Flood {
+    per_second: f64,
+    /// How much of the processor's time went to the server and not to the agents.
+    server: Option<f64>,
 }
 
 impl Seen {
+    async fn round(
+        &mut self,
+        effort: Effort,
+        party: &mut Party,
+        rival: &Rival,
+    ) -> Result<(), Failure> {
+        let count = effort.round_trips / rounds(effort);
+        let micros = party.round_trips(count, QUESTION_BYTES).await?;
+        let took = micros
+            .into_iter()
+            .map(|it| Duration::from_secs_f64(it / 1e6));
+        self.round_trips.extend(took);
+        let seconds = effort.seconds.div_ceil(2);
+        (self.one_by_one).push(Flood::measure(party, rival, seconds, 1).await?);
+        (self.at_once).push(Flood::measure(party, rival, seconds, AT_ONCE).await?);
+        Ok(())
+    }
+
     fn p(&self, percent: usize) -> f64 {
         machine::percentile(&self.round_trips, percent)
     }
 
-    fn rate(&self, at_once: usize) -> f64 {
-        let rounds = if at_once == 1 {
-            &self.one_by_one
-        } else {
-            &self.at_once
-        };
-        median(rounds.iter().copied())
+    /// Questions and answers a second, when the next question waits for the answers.
+    fn asked(&self) -> f64 {
+        let all: Duration = self.round_trips.iter().sum();
+        number(self.round_trips.len() as u64) / all.as_secs_f64()
     }
 
-    fn figures(&self, name: &str) -> [Figure; 4] {
+    fn figures(&self, company: Company, name: &str) -> [Figure; 5] {
         let figure = |what: &str, value, unit, note: &str| {
-            Figure::new(BENCH, format!("{name}: {what}"), value, unit).note(note)
+            let what = format!("{name}, {}: {what}", company.name());
+            Figure::new(BENCH, what, value, unit).note(note)
         };
         let stock = "stock agents with MLS";
+        let (one_by_one, at_once) = (&*self.one_by_one, &*self.at_once);
         [
             figure("round trip of 256 B, p50", self.p(50), "µs", stock),
             figure("round trip of 256 B, p95", self.p(95), "µs", stock),
+            figure("questions answered", self.asked(), "a second", stock),
             figure(
                 "64 B confirmed one by one",
-                self.rate(1),
+                rate(one_by_one),
                 "messages/s",
-                stock,
+                &server(one_by_one),
             ),
             figure(
                 "64 B confirmed, 64 at once",
-                self.rate(AT_ONCE),
+                rate(at_once),
                 "messages/s",
-                stock,
+                &server(at_once),
             ),
         ]
     }
+
+    /// As ratios of ours to theirs.
+    fn beside(&self, company: Company, theirs: &Self) -> [Figure; 4] {
+        let ratio = |what: &str, of: &dyn Fn(&Self) -> f64, wanted: &str| {
+            let what = format!("{}: {what}, relay to SLIM's node", company.name());
+            Figure::new(BENCH, what, of(self) / of(theirs), "times").note(wanted)
+        };
+        [
+            ratio("round trip p50", &|it| it.p(50), "wanted: at most 0.1"),
+            ratio("questions answered", &Self::asked, "wanted: at least 5"),
+            ratio(
+                "confirmed one by one",
+                &|it| rate(&it.one_by_one),
+                "wanted: at least 5",
+            ),
+            ratio("confirmed, 64 at once", &|it| rate(&it.at_once), ""),
+        ]
+    }
+}
+
+impl Flood {
+    async fn measure(
+        party: &mut Party,
+        rival: &Rival,
+        seconds: u64,
+        at_once: usize,
+    ) -> Result<Self, Failure> {
+        let now = |party: &Party| rival.server.cpu_time().zip(party.cpu_time());
+        let before = now(party);
+        let per_second = party.flood(seconds, SMALL_BYTES, at_once).await?;
+        let server = before.zip(now(party)).map(|(before, after)| {
+            let server = after.0.saturating_sub(before.0).as_secs_f64();
+            let agents = after.1.saturating_sub(before.1).as_secs_f64();
+            server / (server + agents)
+        });
+        Ok(Self { per_second, server })
+    }
+}
+
+fn rate(rounds: &[Flood]) -> f64 {
+    median(rounds.iter().map(|it| it.per_second))
+}
+
+/// Who the processors worked for.
+fn server(rounds: &[Flood]) -> String {
+    let shares: Option<Vec<f64>> = rounds.iter().map(|it| it.server).collect();
+    let share = shares.map(|all| median(all.into_iter()));
+    share.map_or_else(String::new, |share| {
+        format!(
+            "{:.0} % of the CPU used is the server's, the rest the agents'",
+            share * 100.0
+        )
+    })
 }
 
 /// What `bench-part` runs for it.

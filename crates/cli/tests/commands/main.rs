@@ -11,4 +11,5 @@ mod people;
 mod secrets;
 mod servers;
 mod session;
+mod slim;
 mod token;

@@ -148,7 +148,7 @@ fn a_relay_for_slim_says_how_open_it_is() {
 #[test]
 fn an_advertised_address_stands_in_the_invite() {
     let machine = Machine::new();
-    let _up = machine.serve(
+    let up = machine.serve(
         "up --json --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0 --grpc-addr 127.0.0.1:0 --public-addr relay.example.org:4433",
     );
     machine.run("open acme/ops/plan --as planner").ok();
@@ -156,7 +156,9 @@ fn an_advertised_address_stands_in_the_invite() {
     let invite = machine.run("invite --as planner").ok();
 
     let invite_line: skytale_wire::invite::Invite = invite.line().parse().unwrap();
-    assert_eq!(invite_line.addresses, ["relay.example.org:4433"]);
+    let grpc = up.text("slim").rsplit_once(':').unwrap().1.to_owned();
+    let both = format!("relay.example.org:4433?grpc=relay.example.org:{grpc}");
+    assert_eq!(invite_line.addresses, [both]);
     assert!(!invite.stderr.contains("this machine only"), "{invite:?}");
 }
 

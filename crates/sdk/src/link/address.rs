@@ -72,8 +72,8 @@ fn host_of(address: &str) -> Option<&str> {
 }
 
 const GRPC_MARK: &str = "?grpc=";
-/// The relay's usual port for gRPC.
-const GRPC_PORT: u16 = 5_000;
+/// The port for gRPC at the relay's host that agents look for where its address names none.
+pub const GRPC_PORT: u16 = 5_000;
 
 #[cfg(test)]
 mod tests {

@@ -35,17 +35,36 @@ impl Node {
     }
 }
 
-/// Two unmodified agents in a session with MLS: one asks, the other answers.
-pub(super) struct Pair {
+/// Unmodified agents in a session with MLS: one asks, the others answer.
+pub(super) struct Party {
     asks: Part,
-    answers: Part,
+    answer: Vec<Part>,
 }
 
-impl Pair {
-    pub(super) async fn start(python: &Path, url: &str) -> Result<Self, Failure> {
-        let answers = script(python, CLIENTS, &[url, "answer"]).await?;
-        let asks = script(python, CLIENTS, &[url, "ask"]).await?;
-        Ok(Self { asks, answers })
+impl Party {
+    /// With one that answers, or in a group with several. `name` tells it from others at that server.
+    pub(super) async fn start(
+        python: &Path,
+        url: &str,
+        name: &str,
+        others: usize,
+    ) -> Result<Self, Failure> {
+        let named = |number| format!("{name}-{number}");
+        let others: Vec<String> = (1..=others).map(named).collect();
+        let mut answer = Vec::new();
+        for other in &others {
+            answer.push(script(python, CLIENTS, &[url, "answer", other]).await?);
+        }
+        let mut arguments = vec![url, "ask", name];
+        arguments.extend(others.iter().map(String::as_str));
+        let asks = script(python, CLIENTS, &arguments).await?;
+        Ok(Self { asks, answer })
+    }
+
+    /// What all its agents have used.
+    pub(super) fn cpu_time(&self) -> Option<Duration> {
+        let all = self.answer.iter().chain([&self.asks]);
+        all.map(Part::cpu_time).sum()
     }
 
     /// How long each of so many questions waited for its answer, in microseconds.
@@ -78,7 +97,10 @@ impl Pair {
 
     pub(super) async fn end(self) -> Result<(), Failure> {
         self.asks.end().await?;
-        self.answers.end().await
+        for part in self.answer {
+            part.end().await?;
+        }
+        Ok(())
     }
 }
 
