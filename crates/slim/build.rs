@@ -5,14 +5,15 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto/slim");
-
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed={PROTO}");
+    // Asked when it runs: checkouts that share a target folder share this program too.
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets it")?);
+    let proto = here.join("../../proto/slim");
+    println!("cargo:rerun-if-changed={}", proto.display());
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     // Both files declare the same package, so each is compiled alone.
     for generation in ["slim_1x", "slim_2x"] {
-        let descriptors = protox::compile([format!("{generation}.proto")], [PROTO])?;
+        let descriptors = protox::compile([format!("{generation}.proto")], [&proto])?;
         fs::write(
             out.join(format!("{generation}.bin")),
             descriptors.encode_to_vec(),

@@ -34,7 +34,7 @@ pub fn program() -> &'static Path {
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--package", "skytale-cli"])
             .arg("--message-format=json-render-diagnostics")
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .current_dir(crate::here())
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&built.stderr);

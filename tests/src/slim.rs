@@ -272,5 +272,5 @@ pub fn python(environment: &str) -> PathBuf {
 
 /// Where the Python side of these tests lies.
 pub fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("slim")
+    crate::here().join("slim")
 }

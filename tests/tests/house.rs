@@ -407,7 +407,7 @@ fn tree() -> &'static [String] {
 }
 
 fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = skytale_tests::here();
     here.parent().unwrap().to_owned()
 }
 

@@ -65,7 +65,9 @@ fn folder() -> Option<PathBuf> {
     if let Ok(named) = std::env::var("SKYTALE_MLS_VECTORS") {
         return Some(named.into());
     }
-    let usual = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors/mls");
+    // Asked when it runs: checkouts that share a target folder share this program too.
+    let here = std::env::var("CARGO_MANIFEST_DIR").unwrap();
+    let usual = Path::new(&here).join("../../../shared/vectors/mls");
     usual.exists().then_some(usual)
 }
 

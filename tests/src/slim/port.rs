@@ -4,7 +4,6 @@
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::Path,
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -66,7 +65,7 @@ impl Port {
         // Its port cannot be asked for afterwards; nobody else takes this one within the moment.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
         let address = free.unwrap().to_string();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(NODE);
+        let script = crate::here().join(NODE);
         let mut command = Command::new(python(&format!("slim-{version}")));
         command
             .arg(script)
