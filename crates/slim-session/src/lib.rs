@@ -23,10 +23,11 @@ mod outgoing;
 mod party;
 mod pulse;
 mod session;
+mod words;
 
 pub use id::channel_ids;
 pub use identity::{BadSecret, SharedSecret};
-pub use party::{
-    Ended, Event, Input, Message, Misuse, Output, Party, Received, Reliability, SessionId,
-    Settings, Time,
+pub use party::Party;
+pub use words::{
+    Ended, Event, Input, Message, Misuse, Output, Received, Reliability, SessionId, Settings, Time,
 };

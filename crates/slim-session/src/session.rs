@@ -14,17 +14,18 @@ use skytale_slim::{
 
 use self::{moderator::Moderator, participant::Participant};
 use crate::{
-    Ended, Event, Misuse, Output, Received, Reliability, SessionId, Time,
+    Ended, Event, Misuse, Output, Reliability, SessionId, Time,
     asks::Asks,
-    draft::{self, Draft},
+    draft::Draft,
     group::Mls,
     heard::{Heard, Said, is_command},
     identity::{Claim, Identity},
-    incoming::{Incoming, Message, Ready},
-    outgoing::{Done, Kept, Outgoing},
+    incoming::Incoming,
+    outgoing::Outgoing,
     pulse::Pulse,
 };
 
+mod messages;
 pub(crate) mod moderator;
 pub(crate) mod participant;
 
@@ -506,196 +507,6 @@ impl Body {
     pub(crate) fn reply_ack(&mut self, to: &Heard, step: &mut Step<'_>) {
         let ack = Command::GroupAck(two::GroupAckPayload {});
         self.reply(to, MessageType::GroupAck, ack, step);
-    }
-
-    fn publish(
-        &mut self,
-        payload_type: String,
-        payload: Bytes,
-        metadata: BTreeMap<String, String>,
-        step: &mut Step<'_>,
-    ) -> Result<u32, Misuse> {
-        if payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(Misuse::TooLarge);
-        }
-        if !self.is_open || !self.online {
-            return Err(Misuse::NotIn);
-        }
-        let missing: BTreeSet<Address> = self
-            .members
-            .iter()
-            .filter(|(_, member)| member.online && member.settings.receives_data)
-            .map(|(address, _)| *address)
-            .collect();
-        if missing.is_empty() {
-            return Err(Misuse::Alone);
-        }
-        if !self.outgoing.has_room() {
-            return Err(Misuse::Full);
-        }
-        let kept = self.outgoing.put(payload_type, payload, metadata);
-        let id = kept.id;
-        let draft = self.message(kept, &self.data, self.is_group);
-        self.say(draft, step).ok_or(Misuse::NotIn)?;
-        match self.reliability {
-            Some(pace) => self.outgoing.wait(id, missing, step.now, pace),
-            None => self.tell_done(
-                Some(Done {
-                    id,
-                    missing: Vec::new(),
-                }),
-                step,
-            ),
-        }
-        Ok(id)
-    }
-
-    fn message(&self, kept: Kept, to: &Name, to_all: bool) -> Draft {
-        let said = Said::Application {
-            payload_type: kept.payload_type,
-            blob: kept.payload,
-        };
-        let mut draft = self.draft(to, MessageType::Msg, kept.id, said);
-        draft.to_all = to_all;
-        draft.metadata = kept.metadata;
-        draft
-    }
-
-    /// Somebody asks for a message of ours again. That is also an answer: he is there.
-    fn say_again(&mut self, heard: &Heard, step: &mut Step<'_>) {
-        if !self.members.contains_key(&heard.source.address) {
-            return;
-        }
-        let kept = self.outgoing.kept(heard.id).cloned();
-        let failed = kept.is_none();
-        let mut draft = match kept {
-            Some(kept) => self.message(kept, &heard.source, false),
-            None => self.draft(&heard.source, MessageType::Msg, heard.id, draft::empty()),
-        };
-        draft.message = MessageType::RtxReply;
-        draft.failed = failed;
-        self.say(draft, step);
-    }
-
-    /// What somebody's application says, or that a message of his is no more.
-    fn hear(&mut self, heard: Heard, claim: &Claim, step: &mut Step<'_>) {
-        let from = heard.source.address;
-        let Some(member) = self.members.get(&from) else {
-            return;
-        };
-        if !self.is_open || !member.settings.sends_data {
-            return;
-        }
-        let Said::Application { payload_type, blob } = heard.said else {
-            return;
-        };
-        let payload = match &mut self.mls {
-            None => blob,
-            Some(mls) => match mls.open(&blob, &heard.covered, step.identity) {
-                Ok(opened) if opened.sender.key == claim.key => opened.plaintext,
-                Ok(_) => {
-                    tracing::debug!(session = self.id.0, "said by another member");
-                    return;
-                }
-                Err(error) => {
-                    tracing::debug!(session = self.id.0, %error, "a message that MLS refuses");
-                    return;
-                }
-            },
-        };
-        let is_reply = heard.message == MessageType::RtxReply;
-        if let (Some(_), false) = (self.reliability, is_reply) {
-            let mut ack = self.draft(&heard.source, MessageType::MsgAck, heard.id, draft::empty());
-            if let Some(mark) = heard.metadata.get(PUBLISH_TO) {
-                ack.metadata.insert(PUBLISH_TO.to_owned(), mark.clone());
-            }
-            self.say(ack, step);
-        }
-        if is_reply && heard.failed {
-            for ready in self.incoming.lost(from, heard.id) {
-                self.hand_on(from, ready, step);
-            }
-            return;
-        }
-        let message = Message {
-            payload_type,
-            payload,
-            metadata: heard.metadata,
-        };
-        let (ready, missing) = match self.reliability {
-            None => (vec![Ready::Message(message)], Vec::new()),
-            Some(pace) => self.incoming.take(from, heard.id, message, step.now, pace),
-        };
-        for ready in ready {
-            self.hand_on(from, ready, step);
-        }
-        for id in missing {
-            self.ask_for(from, id, step);
-        }
-    }
-
-    fn hand_on(&mut self, from: Address, ready: Ready, step: &mut Step<'_>) {
-        let Some(member) = self.members.get(&from) else {
-            return;
-        };
-        let from = member.name.clone();
-        step.tell(match ready {
-            Ready::Message(message) => Event::Received(Received {
-                session: self.id,
-                from,
-                payload_type: message.payload_type,
-                payload: message.payload,
-                metadata: message.metadata,
-            }),
-            Ready::Lost => Event::Lost {
-                session: self.id,
-                from,
-            },
-        });
-    }
-
-    fn ask_for(&mut self, from: Address, id: u32, step: &mut Step<'_>) {
-        if let Some(member) = self.members.get(&from) {
-            let to = member.name.clone();
-            let draft = self.draft(&to, MessageType::RtxRequest, id, draft::empty());
-            self.say(draft, step);
-        }
-    }
-
-    fn repeat_messages(&mut self, step: &mut Step<'_>) {
-        let Some(pace) = self.reliability else {
-            return;
-        };
-        let (again, done) = self.outgoing.due(step.now, pace);
-        for (kept, who) in again {
-            if let Some(member) = self.members.get(&who) {
-                let draft = self.message(kept, &member.name, false);
-                self.say(draft, step);
-            }
-        }
-        for done in done {
-            self.tell_done(Some(done), step);
-        }
-        let (again, ready) = self.incoming.due(step.now, pace);
-        for (from, id) in again {
-            self.ask_for(from, id, step);
-        }
-        for (from, ready) in ready {
-            self.hand_on(from, ready, step);
-        }
-    }
-
-    fn tell_done(&mut self, done: Option<Done>, step: &mut Step<'_>) {
-        let Some(done) = done else {
-            return;
-        };
-        let names = done.missing.iter().filter_map(|who| self.members.get(who));
-        let missing = names.map(|member| member.name.clone()).collect();
-        step.tell(Event::Delivered {
-            session: self.id,
-            message: done.id,
-            missing,
-        });
     }
 
     fn say_heartbeat(&mut self, step: &mut Step<'_>) {
