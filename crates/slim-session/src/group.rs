@@ -5,7 +5,7 @@
 //! says who a member is. Commits travel in clear, made by the moderator alone, and bring or take
 //! members and nothing else.
 
-use std::fmt;
+use std::{collections::HashMap, fmt, mem, sync::PoisonError};
 
 use bytes::Bytes;
 use openmls::prelude::{
@@ -116,7 +116,25 @@ impl Mls {
 
     /// Joins by the Welcome that answers a KeyPackage of ours. Who is in already was let in by the
     /// moderator, so the age of their tokens does not count; that they are of our circle does.
+    ///
+    /// One that is refused leaves all as it was. The library takes the KeyPackage's private half
+    /// out before it opens anything, so a node could else use it up by a Welcome that it changed.
     pub(crate) fn join(&mut self, welcome: &[u8], identity: &Identity) -> Result<(), Refused> {
+        let before = self.tools.keep();
+        match self.join_anew(welcome, identity) {
+            Ok(group) => {
+                wipe(before);
+                self.group = Some(group);
+                Ok(())
+            }
+            Err(error) => {
+                self.tools.put_back(before);
+                Err(error)
+            }
+        }
+    }
+
+    fn join_anew(&self, welcome: &[u8], identity: &Identity) -> Result<MlsGroup, Refused> {
         let MlsMessageBodyIn::Welcome(welcome) = message_in(welcome)?.extract() else {
             return Err(Refused("not a Welcome".into()));
         };
@@ -139,8 +157,7 @@ impl Mls {
                 Age::Any,
             )?;
         }
-        self.group = Some(staged.into_group(&self.tools).map_err(refused)?);
-        Ok(())
+        staged.into_group(&self.tools).map_err(refused)
     }
 
     /// Whether a KeyPackage is of the one who brings it.
@@ -200,6 +217,10 @@ impl Mls {
         now: Time,
     ) -> Result<(), Refused> {
         let message = protocol_message(commit)?;
+        // What an application said would be opened here too, and its key be gone.
+        if !matches!(message, ProtocolMessage::PublicMessage(_)) {
+            return Err(Refused("a commit that is not in clear".into()));
+        }
         let group = self.group.as_mut().ok_or_else(no_group)?;
         let processed = group
             .process_message(&self.tools, message)
@@ -454,6 +475,19 @@ struct Tools {
     storage: MemoryStorage,
 }
 
+impl Tools {
+    fn keep(&self) -> Values {
+        let values = self.storage.values.read();
+        values.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn put_back(&mut self, before: Values) {
+        let values = self.storage.values.get_mut();
+        let values = values.unwrap_or_else(PoisonError::into_inner);
+        wipe(mem::replace(values, before));
+    }
+}
+
 impl OpenMlsProvider for Tools {
     type CryptoProvider = RustCrypto;
     type RandProvider = Self;
@@ -492,14 +526,16 @@ impl Drop for Tools {
     /// What is replaced while the session lives is wiped by the program's allocator, or not at
     /// all: the library's store overwrites by insertion.
     fn drop(&mut self) {
-        let values = self.storage.values.get_mut();
-        let values = match values {
-            Ok(values) => values,
-            Err(poisoned) => poisoned.into_inner(),
-        };
-        for (_, mut value) in values.drain() {
-            value.zeroize();
-        }
+        self.put_back(Values::new());
+    }
+}
+
+/// What the library's store holds.
+type Values = HashMap<Vec<u8>, Vec<u8>>;
+
+fn wipe(values: Values) {
+    for (_, mut value) in values {
+        value.zeroize();
     }
 }
 

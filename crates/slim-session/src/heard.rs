@@ -12,7 +12,10 @@ use skytale_slim::{
     proto::two::{self, command_payload::CommandPayloadType, content::ContentType},
 };
 
-use crate::identity::{BadToken, Claim};
+use crate::{
+    identity::{BadToken, Claim},
+    signers::Signed,
+};
 
 /// A publication of the second generation.
 #[derive(Debug, Clone)]
@@ -93,17 +96,18 @@ impl Heard {
         })
     }
 
-    /// Whether the holder of a claim signed it: the header, and payload with metadata where that
+    /// What of it the holder of a claim signed: the header, and payload with metadata where that
     /// signature is there. Peers of SLIM 2.0 sign the header alone.
-    pub(crate) fn verify(&self, claim: &Claim) -> Result<(), BadToken> {
+    pub(crate) fn verify(&self, claim: &Claim) -> Result<Signed, BadToken> {
         let signature = self.signature.as_ref().ok_or(BadToken)?;
         claim.verify(&self.covered, signature)?;
-        if let Some(signature) = self.metadata.get(PAYLOAD_SIGNATURE) {
-            let signature = BASE64.decode(signature.as_bytes()).map_err(|_| BadToken)?;
-            let covered = cover_payload(&self.covered, &self.payload, &self.metadata);
-            claim.verify(&covered, &signature)?;
-        }
-        Ok(())
+        let Some(signature) = self.metadata.get(PAYLOAD_SIGNATURE) else {
+            return Ok(Signed::Header);
+        };
+        let signature = BASE64.decode(signature.as_bytes()).map_err(|_| BadToken)?;
+        let covered = cover_payload(&self.covered, &self.payload, &self.metadata);
+        claim.verify(&covered, &signature)?;
+        Ok(Signed::HeaderAndPayload)
     }
 
     pub(crate) fn is_signed(&self) -> bool {

@@ -127,9 +127,24 @@ impl Incoming {
         ready
     }
 
-    /// Who has gone begins anew when he comes back.
-    pub(crate) fn forget(&mut self, who: Address) {
-        self.streams.remove(&who);
+    /// Nothing more comes of him: what is held goes on, with its gaps. Who is only away is not
+    /// ended, as his ids go on where they were.
+    pub(crate) fn end(&mut self, who: Address) -> Vec<Ready> {
+        let mut ready = Vec::new();
+        if let Some(mut stream) = self.streams.remove(&who) {
+            for held in stream.held.values_mut() {
+                if matches!(held, Held::Asked { .. }) {
+                    *held = Held::Lost;
+                }
+            }
+            stream.release(&mut ready);
+        }
+        ready
+    }
+
+    /// Whose messages were heard.
+    pub(crate) fn speakers(&self) -> Vec<Address> {
+        self.streams.keys().copied().collect()
     }
 
     /// What has become due by now.
@@ -308,6 +323,21 @@ mod tests {
         let ready = incoming.lost(bob(), 1);
         assert_eq!(ready[0], Ready::Lost);
         assert_eq!(ready[1..], those(&[2]));
+    }
+
+    #[test]
+    fn at_the_end_what_is_held_goes_on_with_its_gaps() {
+        let mut incoming = Incoming::new(true);
+        take(&mut incoming, 1);
+        take(&mut incoming, 3);
+        take(&mut incoming, 5);
+        let ready = incoming.end(bob());
+        assert_eq!(ready[0], Ready::Lost);
+        assert_eq!(ready[1..2], those(&[3]));
+        assert_eq!(ready[2], Ready::Lost);
+        assert_eq!(ready[3..], those(&[5]));
+        assert_eq!(incoming.end(bob()), vec![]);
+        assert!(incoming.wake_at().is_none());
     }
 
     /// A member could otherwise make us hold two thousand million places.

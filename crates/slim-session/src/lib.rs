@@ -22,7 +22,9 @@ mod incoming;
 mod outgoing;
 mod party;
 mod pulse;
+mod seen;
 mod session;
+mod signers;
 mod words;
 
 pub use id::channel_ids;

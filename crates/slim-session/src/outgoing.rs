@@ -28,6 +28,8 @@ pub(crate) struct Kept {
 #[derive(Debug)]
 struct Waiting {
     missing: BTreeSet<Address>,
+    /// Who went away without it: nobody waits for him, but he has not got it.
+    without: Vec<Address>,
     due: Time,
     left: u32,
 }
@@ -76,6 +78,7 @@ impl Outgoing {
     ) {
         let waiting = Waiting {
             missing,
+            without: Vec::new(),
             due: now.after(pace.interval_ms),
             left: pace.retries_max,
         };
@@ -85,13 +88,14 @@ impl Outgoing {
     pub(crate) fn acknowledged(&mut self, id: u32, by: Address) -> Option<Done> {
         let waiting = self.waiting.get_mut(&id)?;
         waiting.missing.remove(&by);
+        waiting.without.retain(|who| *who != by);
         if !waiting.missing.is_empty() {
             return None;
         }
-        self.waiting.remove(&id);
+        let waiting = self.waiting.remove(&id)?;
         Some(Done {
             id,
-            missing: Vec::new(),
+            missing: waiting.without,
         })
     }
 
@@ -99,20 +103,32 @@ impl Outgoing {
         self.kept.iter().find(|kept| kept.id == id)
     }
 
-    /// Nobody waits for who has gone.
-    pub(crate) fn gone(&mut self, who: Address) -> Vec<Done> {
-        let mut done = Vec::new();
-        self.waiting.retain(|id, waiting| {
-            waiting.missing.remove(&who);
-            if waiting.missing.is_empty() {
-                done.push(Done {
-                    id: *id,
-                    missing: Vec::new(),
-                });
+    /// Nobody waits for who is away, but he is told as one who has not got it.
+    pub(crate) fn away(&mut self, who: Address) -> Vec<Done> {
+        for waiting in self.waiting.values_mut() {
+            if waiting.missing.remove(&who) {
+                waiting.without.push(who);
             }
-            !waiting.missing.is_empty()
-        });
-        done
+        }
+        self.complete()
+    }
+
+    /// Who is out for good need not get anything.
+    pub(crate) fn gone(&mut self, who: Address) -> Vec<Done> {
+        for waiting in self.waiting.values_mut() {
+            waiting.missing.remove(&who);
+            waiting.without.retain(|it| *it != who);
+        }
+        self.complete()
+    }
+
+    fn complete(&mut self) -> Vec<Done> {
+        let done = self.waiting.extract_if(.., |_, it| it.missing.is_empty());
+        done.map(|(id, waiting)| Done {
+            id,
+            missing: waiting.without,
+        })
+        .collect()
     }
 
     /// What is to be said again and to whom, and what is over.
@@ -132,7 +148,12 @@ impl Outgoing {
             let (Some(message), Some(left)) = (message, waiting.left.checked_sub(1)) else {
                 done.push(Done {
                     id: *id,
-                    missing: waiting.missing.iter().copied().collect(),
+                    missing: waiting
+                        .missing
+                        .iter()
+                        .chain(&waiting.without)
+                        .copied()
+                        .collect(),
                 });
                 return false;
             };

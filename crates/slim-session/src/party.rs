@@ -21,6 +21,7 @@ use crate::{
     id,
     identity::{Age, Identity, SharedSecret},
     session::{Body, Session, Step, moderator::Moderator, participant::Participant},
+    signers::Signers,
 };
 
 /// An application in SLIM's world. Nothing of it outlives it.
@@ -29,6 +30,8 @@ pub struct Party {
     sessions: BTreeMap<SessionId, Session>,
     /// Replies to control messages, said again when the message comes again.
     echoes: VecDeque<(Echo, Routed)>,
+    signers: Signers,
+    only_with_mls: bool,
 }
 
 /// Which message was replied to.
@@ -42,7 +45,16 @@ impl Party {
             identity: Identity::new(name, secret, chance),
             sessions: BTreeMap::new(),
             echoes: VecDeque::new(),
+            signers: Signers::default(),
+            only_with_mls: false,
         }
+    }
+
+    /// Whether invitations to sessions without MLS get no answer. By default they are taken, and
+    /// [`Event::Joined`] says so; whoever relays such a session reads it, can say anything in it,
+    /// and can make one of an invitation whose sender signs no payloads.
+    pub fn only_with_mls(&mut self, only: bool) {
+        self.only_with_mls = only;
     }
 
     /// The name with the instance that our identity has.
@@ -271,8 +283,9 @@ impl Party {
                 MessageType::DiscoveryRequest | MessageType::JoinRequest
             );
             let must = opens || known.is_some_and(|session| session.body.mls.is_some());
-            let is_good = heard.verify(&claim).is_ok() || !must && !heard.is_signed();
-            if !is_good || must && heard.id == 0 {
+            let signed = heard.verify(&claim).ok();
+            let is_good = signed.is_some() || !must && !heard.is_signed();
+            if !is_good || must && heard.id == 0 || !self.signers.allow(&claim.key, signed) {
                 tracing::debug!(message = ?heard.message, "a signature that does not fit");
                 return;
             }
@@ -337,6 +350,11 @@ impl Party {
         if !self.is_ours(&heard.destination) || self.sessions.len() >= SESSIONS_MAX {
             return;
         }
+        let mls = said.mls_settings.is_some();
+        if self.only_with_mls && !mls {
+            tracing::debug!("an invitation without MLS");
+            return;
+        }
         let name = |name: &Option<two::Name>| name.clone().and_then(Name::from_two);
         let is_group = heard.kind == i32::from(two::SessionType::Multicast);
         let names = if is_group {
@@ -350,12 +368,8 @@ impl Party {
         } else {
             (heard.source.clone(), heard.source.clone())
         };
-        let reliability = said.timer_settings.map(|said| Reliability {
-            interval_ms: u64::from(said.timeout).clamp(INTERVAL_MS_MIN, INTERVAL_MS_MAX),
-            retries_max: said.max_retries,
-        });
+        let reliability = said.timer_settings.map(pace_of);
         let id = SessionId(heard.session);
-        let mls = said.mls_settings.is_some();
         let body = Body::new(id, is_group, names, mls, reliability, now);
         let session = Session::followed(body, Participant::new(heard));
         self.sessions.insert(id, session);
@@ -419,6 +433,9 @@ impl Party {
             reply: None,
         };
         let result = act(session, &mut step);
+        if session.body.over.is_some() {
+            session.body.hand_on_all_held(&mut step);
+        }
         let reply = step.reply.take();
         if let (Some(echo), Some(reply)) = (echo, reply) {
             if self.echoes.len() == ECHOES_MAX {
@@ -450,6 +467,14 @@ impl fmt::Debug for Party {
     }
 }
 
+/// How often a moderator wants us to say again what has no answer, within bounds.
+fn pace_of(said: two::TimerSettings) -> Reliability {
+    Reliability {
+        interval_ms: u64::from(said.timeout).clamp(INTERVAL_MS_MIN, INTERVAL_MS_MAX),
+        retries_max: said.max_retries.min(RETRIES_MAX),
+    }
+}
+
 /// Sessions of one party.
 const SESSIONS_MAX: usize = 256;
 /// SLIM keeps the numbers from here on for itself.
@@ -459,3 +484,24 @@ const ECHOES_MAX: usize = 256;
 /// What a moderator may want of us: not more often, not more rarely.
 const INTERVAL_MS_MIN: u64 = 10;
 const INTERVAL_MS_MAX: u64 = 3_600_000;
+const RETRIES_MAX: u32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message that nobody answers would else be kept and said for as long as a moderator likes.
+    #[test]
+    fn a_moderator_cannot_make_us_repeat_for_ever() {
+        let said = |timeout, max_retries| {
+            let pace = pace_of(two::TimerSettings {
+                timeout,
+                max_retries,
+            });
+            (pace.interval_ms, pace.retries_max)
+        };
+        assert_eq!(said(1000, 10), (1000, 10));
+        assert_eq!(said(0, u32::MAX), (10, 100));
+        assert_eq!(said(u32::MAX, 0), (3_600_000, 0));
+    }
+}

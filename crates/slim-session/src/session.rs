@@ -3,7 +3,7 @@
 //!
 //! Who changes the group is in [`moderator`], who follows in [`participant`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use rand::{CryptoRng, RngExt as _};
@@ -23,11 +23,14 @@ use crate::{
     incoming::Incoming,
     outgoing::Outgoing,
     pulse::Pulse,
+    seen::Seen,
 };
 
 mod messages;
 pub(crate) mod moderator;
 pub(crate) mod participant;
+#[cfg(test)]
+mod tests;
 
 /// What a step may use and what comes of it.
 pub(crate) struct Step<'a> {
@@ -82,10 +85,14 @@ impl Session {
     /// Takes a message of this session whose sender has been checked.
     pub(crate) fn heard(&mut self, heard: Heard, claim: &Claim, step: &mut Step<'_>) {
         let from = heard.source.address;
-        if is_command(heard.message) && self.body.is_replay(from, heard.id) {
+        if !self.body.online && !self.body.passes_while_away(heard.message) {
             return;
         }
-        if !self.body.online && !self.body.passes_while_away(heard.message) {
+        // Of strangers nothing has an effect but the answers that we wait for, and these count
+        // once by themselves. So whoever has the secret cannot fill our memory.
+        let takes_part = self.body.members.contains_key(&from) || self.waits_for(from);
+        let counts = is_command(heard.message) && takes_part;
+        if counts && self.body.seen.is_repeat(from, heard.id) {
             return;
         }
         self.body.pulse.heard(from);
@@ -269,7 +276,7 @@ pub(crate) struct Body {
     outgoing: Outgoing,
     incoming: Incoming,
     reliability: Option<Reliability>,
-    seen: BTreeMap<Address, VecDeque<u32>>,
+    seen: Seen,
     online: bool,
     pub(crate) presence: Option<Presence>,
 }
@@ -313,7 +320,7 @@ impl Body {
             outgoing: Outgoing::default(),
             incoming: Incoming::new(!is_group),
             reliability,
-            seen: BTreeMap::new(),
+            seen: Seen::default(),
             online: true,
             presence: None,
         }
@@ -384,12 +391,18 @@ impl Body {
 
     /// Drops somebody for good. Which asks have all their answers by that.
     pub(crate) fn drop_member(&mut self, who: Address, step: &mut Step<'_>) -> Vec<u32> {
+        self.hand_on_held(who, step);
         self.members.remove(&who);
-        self.seen.remove(&who);
-        self.lose(who, step)
+        self.seen.forget(who);
+        self.pulse.forget(who);
+        for done in self.outgoing.gone(who) {
+            self.tell_done(Some(done), step);
+        }
+        self.asks.gone(who)
     }
 
-    /// Somebody is there no longer but belongs to us.
+    /// Somebody is there no longer but belongs to us. What he says when he is back goes on from
+    /// what he said before.
     pub(crate) fn away(&mut self, who: Address, step: &mut Step<'_>) -> Vec<u32> {
         let Some(member) = self.members.get_mut(&who) else {
             return Vec::new();
@@ -401,7 +414,11 @@ impl Body {
                 name,
             });
         }
-        self.lose(who, step)
+        self.pulse.forget(who);
+        for done in self.outgoing.away(who) {
+            self.tell_done(Some(done), step);
+        }
+        self.asks.gone(who)
     }
 
     pub(crate) fn back(&mut self, who: Address, step: &mut Step<'_>) {
@@ -415,15 +432,6 @@ impl Body {
                 name,
             });
         }
-    }
-
-    fn lose(&mut self, who: Address, step: &mut Step<'_>) -> Vec<u32> {
-        self.pulse.forget(who);
-        self.incoming.forget(who);
-        for done in self.outgoing.gone(who) {
-            self.tell_done(Some(done), step);
-        }
-        self.asks.gone(who)
     }
 
     /// Says something of this session.
@@ -604,20 +612,10 @@ impl Body {
             )
     }
 
-    /// Whether a control message was here before. Remembers it.
-    fn is_replay(&mut self, from: Address, id: u32) -> bool {
-        if !self.seen.contains_key(&from) && self.seen.len() >= MEMBERS_MAX {
-            return true;
-        }
-        let seen = self.seen.entry(from).or_default();
-        if seen.contains(&id) {
-            return true;
-        }
-        if seen.len() == SEEN_MAX {
-            seen.pop_front();
-        }
-        seen.push_back(id);
-        false
+    /// A control message had no effect. It comes again, or is one that a node has changed: then
+    /// the true one is still to come.
+    pub(crate) fn not_taken(&mut self, heard: &Heard) {
+        self.seen.take_back(heard.source.address, heard.id);
     }
 
     /// The session is over for us.
@@ -659,9 +657,7 @@ pub(crate) const BOTH_WAYS: two::ParticipantSettings = two::ParticipantSettings 
 };
 /// A message for one member of a group outside the order; its acknowledgement says so too.
 const PUBLISH_TO: &str = "PUBLISH_TO";
-/// Members of one session, and senders whose control messages are remembered.
+/// Members of one session.
 const MEMBERS_MAX: usize = 1024;
-/// Control messages remembered of one sender; older ones are guarded by their token's age.
-const SEEN_MAX: usize = 512;
 /// Below SLIM's 4 MiB for a whole message, with room for header, tokens and MLS.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024 - 16 * 1024;

@@ -163,6 +163,21 @@ impl Body {
         });
     }
 
+    /// Nothing more comes of somebody. What is held behind a gap was acknowledged, so its speaker
+    /// takes it for heard.
+    pub(super) fn hand_on_held(&mut self, from: Address, step: &mut Step<'_>) {
+        for ready in self.incoming.end(from) {
+            self.hand_on(from, ready, step);
+        }
+    }
+
+    /// The session is over, so nothing more comes of anybody.
+    pub(crate) fn hand_on_all_held(&mut self, step: &mut Step<'_>) {
+        for from in self.incoming.speakers() {
+            self.hand_on_held(from, step);
+        }
+    }
+
     pub(super) fn ask_for(&mut self, from: Address, id: u32, step: &mut Step<'_>) {
         if let Some(member) = self.members.get(&from) {
             let to = member.name.clone();

@@ -193,7 +193,7 @@ impl Moderator {
                 let welcome_failed = welcome == Some(ask) && !missing.is_empty();
                 if welcome_failed {
                     // It may be in or not: out, so that the others and we agree.
-                    self.todo.push_front(Task::Drop(name.clone()));
+                    self.drop_soon(&name);
                     self.gives_up(body, name, "it did not take the Welcome".into(), step);
                     return;
                 }
@@ -246,6 +246,14 @@ impl Moderator {
         }
         self.todo.push_back(task);
         Ok(())
+    }
+
+    /// Before all else, and once, however often somebody says that he goes.
+    fn drop_soon(&mut self, name: &Name) {
+        let is_same = |task: &Task| matches!(task, Task::Drop(it) if it.address == name.address);
+        if !self.todo.iter().any(is_same) {
+            self.todo.push_front(Task::Drop(name.clone()));
+        }
     }
 
     /// Takes up the next task, if nothing is being done.
@@ -512,7 +520,7 @@ impl Moderator {
             for ask in body.away(heard.source.address, step) {
                 self.answered(body, ask, &[], step);
             }
-            self.todo.push_front(Task::Drop(heard.source.clone()));
+            self.drop_soon(&heard.source);
             self.go_on(body, step);
         } else {
             body.end(Ended::PeerLeft);
@@ -531,8 +539,12 @@ impl Moderator {
         let who = heard.source.address;
         let named = said.participant.clone().and_then(Name::from_two);
         let is_himself = named.is_some_and(|name| name.address == who);
+        if !is_himself || !body.members.contains_key(&who) {
+            return;
+        }
         // While another thing is done he asks again.
-        if self.doing.is_some() || !is_himself || !body.members.contains_key(&who) {
+        if self.doing.is_some() {
+            body.not_taken(heard);
             return;
         }
         let (Some(mls), Some(instance)) = (body.mls.as_mut(), instance_of(who)) else {
@@ -546,6 +558,7 @@ impl Moderator {
             Ok(change) => change,
             Err(error) => {
                 tracing::debug!(session = body.id.0, %error, "a KeyPackage that MLS refuses");
+                body.not_taken(heard);
                 return;
             }
         };
@@ -596,3 +609,20 @@ fn instance_of(address: Address) -> Option<u128> {
 
 /// Invitations and removals that may wait.
 const TASKS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A member could otherwise fill our memory with them while another thing is done.
+    #[test]
+    fn who_says_often_that_he_goes_is_dropped_once() {
+        let mut moderator = Moderator::new(BTreeMap::new());
+        let bob = Name::parse("org/ns/bob").unwrap();
+        let carol = Name::parse("org/ns/carol").unwrap();
+        for name in [&bob, &bob, &carol, &bob] {
+            moderator.drop_soon(name);
+        }
+        assert_eq!(moderator.todo.len(), 2);
+    }
+}

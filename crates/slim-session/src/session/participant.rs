@@ -178,11 +178,15 @@ impl Participant {
                 (Some(mls), Some(welcome)) => {
                     if let Err(error) = mls.join(&welcome.mls_content, step.identity) {
                         tracing::warn!(session = body.id.0, %error, "a Welcome that MLS refuses");
+                        body.not_taken(heard);
                         return;
                     }
                     welcome.commit_id
                 }
-                (Some(_), None) => return,
+                (Some(_), None) => {
+                    body.not_taken(heard);
+                    return;
+                }
             };
             self.commit = Some(commit);
             self.replace_members(body, &said.participants, step);
@@ -207,6 +211,7 @@ impl Participant {
     /// A change of the group, in the order of the moderator's counter.
     fn update(&mut self, body: &mut Body, heard: Heard, step: &mut Step<'_>) {
         let Some(last) = self.commit else {
+            body.not_taken(&heard);
             return;
         };
         let Said::Command(Command::GroupUpdate(said)) = &heard.said else {
@@ -215,6 +220,8 @@ impl Participant {
         let Some(mls) = said.mls.as_ref().filter(|_| body.mls.is_some()) else {
             if body.mls.is_none() {
                 self.apply(body, &heard, step);
+            } else {
+                body.not_taken(&heard);
             }
             return;
         };
@@ -228,7 +235,11 @@ impl Participant {
                 .is_some_and(|it| it.name.address == step.identity.name().address);
         if is_ours {
             self.apply(body, &heard, step);
-        } else if turn > last {
+            return;
+        }
+        // Its turn and not its id says whether it was here before: a node may have changed the turn.
+        body.not_taken(&heard);
+        if turn > last {
             if self.early.len() >= EARLY_MAX {
                 self.early.pop_last();
             }
@@ -404,6 +415,7 @@ impl Participant {
         };
         if let Err(error) = mls.join(&said.mls_content, step.identity) {
             tracing::warn!(session = body.id.0, %error, "a Welcome that MLS refuses");
+            body.not_taken(heard);
             return;
         }
         body.asks.forget(heard.id);
