@@ -172,6 +172,7 @@ fn render_slim(page: &Page, snapshot: &Snapshot) {
         commits_accepted,
         commits_stale,
         commits_repeated,
+        commits_unordered,
         rtx_answered,
         pings,
         refused,
@@ -222,6 +223,11 @@ fn render_slim(page: &Page, snapshot: &Snapshot) {
             "skytale_relay_slim_commits_repeated_total",
             "SLIM commits that were said again.",
             *commits_repeated,
+        ),
+        (
+            "skytale_relay_slim_commits_unordered_total",
+            "SLIM commits passed on without an order, because they leap too far or their name can have no log.",
+            *commits_unordered,
         ),
         (
             "skytale_relay_slim_rtx_answered_total",

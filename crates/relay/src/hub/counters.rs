@@ -59,6 +59,9 @@ pub struct SlimCounters {
     pub commits_stale: u64,
     /// Commits and proposals that were said again.
     pub commits_repeated: u64,
+    /// Commits and proposals passed on without an order: they leap too far, or their name can have
+    /// no log.
+    pub commits_unordered: u64,
     /// Requests for a repeat that were answered from the archive.
     pub rtx_answered: u64,
     /// Pings and heartbeats to the relay itself.

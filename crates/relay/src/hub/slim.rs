@@ -44,6 +44,7 @@ mod publish;
 mod rights;
 mod routes;
 mod rtx;
+mod shares;
 
 pub(super) use after::{After, Deed};
 pub(super) use kept::{StoredSlim, is_slim};
@@ -55,6 +56,7 @@ use native::Native;
 use order::Orders;
 use publish::Homes;
 use rights::Owner;
+use shares::Shares;
 
 /// What an operator sets of SLIM: the section `[relay.slim]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -63,7 +65,8 @@ pub struct SlimRules {
     /// Whether messages are stored before they go on. Without it nothing is kept, nobody reads
     /// later what was said before, and commits are ordered only while this process runs.
     pub archive: bool,
-    /// Names that have a log, all together. Messages to further names go on without being stored.
+    /// Names that have a log, all together. Logs that hold nothing any more make room; beyond that,
+    /// messages to further names go on without being stored, and commits without being ordered.
     pub logs_max: usize,
     /// The same for the organisations of one account.
     pub logs_per_account_max: usize,
@@ -78,6 +81,16 @@ impl Default for SlimRules {
             logs_max: 100_000,
             logs_per_account_max: 20_000,
             organisations_per_account_max: 64,
+        }
+    }
+}
+
+impl SlimRules {
+    /// Names of one account that may have a log. Nobody's are bounded with all others only.
+    fn logs_of_max(&self, account: Option<&str>) -> usize {
+        match account {
+            Some(_) => self.logs_per_account_max,
+            None => self.logs_max,
         }
     }
 }
@@ -112,14 +125,18 @@ pub enum SlimRight {
 pub(super) struct Slim {
     one: SubscriptionTable,
     two: SubscriptionTable,
+    /// Native lines that follow the log of a name, whichever generation is said there.
+    following: SubscriptionTable,
     links: BTreeMap<Conn, SlimPresented>,
     /// What native lines are subscribed to.
     natives: BTreeMap<Conn, Native>,
     followers: HashMap<ChannelId, Followers>,
     logs: HashMap<ChannelId, Log>,
-    /// The same logs by their names, so that those of one name stand together.
+    /// Those of which only the head is left, by when they became so.
+    empty: Shares<ChannelId>,
+    /// The logs that are not empty by their names, so that those of one name stand together.
     names: BTreeMap<Address, ChannelId>,
-    /// How many of them each account has; nobody's are those of open streams.
+    /// How many logs each account has, empty ones as well; nobody's are those of open streams.
     logs_of: HashMap<Option<String>, usize>,
     orders: Orders,
     /// By the hash of an organisation.
@@ -129,7 +146,7 @@ pub(super) struct Slim {
     last_writes: HashMap<Conn, Ticket>,
     /// Requests for repeats that the archive is asked about, by connection.
     asking: HashMap<Conn, usize>,
-    /// Bytes of messages that wait behind others.
+    /// Bytes of messages and answers that wait behind others.
     held_bytes: usize,
     /// Kept to reuse its memory.
     to: Vec<LinkId>,
@@ -246,8 +263,9 @@ impl Hub {
         self.slim.links.remove(&conn);
         self.slim.last_writes.remove(&conn);
         self.slim.asking.remove(&conn);
-        self.slim.one.drop_link(LinkId(conn.0));
-        self.slim.two.drop_link(LinkId(conn.0));
+        for table in self.slim.tables() {
+            table.drop_link(LinkId(conn.0));
+        }
         self.slim_forget_native(conn);
     }
 
@@ -263,12 +281,12 @@ impl Hub {
         self.slim.links.len()
     }
 
-    /// Names that have a log.
+    /// Names that have a log with something in it.
     pub fn slim_logs(&self) -> usize {
-        self.slim.logs.len()
+        self.slim.logs.len() - self.slim.empty.len()
     }
 
-    /// Bytes of SLIM messages that wait behind a write: the driver takes nothing more in while
+    /// Bytes of what waits behind a write, messages and answers: the driver takes nothing more in while
     /// they are many.
     pub fn slim_held_bytes(&self) -> usize {
         self.slim.held_bytes
@@ -310,6 +328,18 @@ impl Slim {
             || self.asking.contains_key(&conn)
             || self.one.subscriptions(link).next().is_some()
             || self.two.subscriptions(link).next().is_some()
+            || self.following.subscriptions(link).next().is_some()
+    }
+
+    /// Names whose groups are remembered.
+    #[cfg(test)]
+    pub(super) fn ordered(&self) -> usize {
+        self.orders.names()
+    }
+
+    /// Wherever a link may be.
+    fn tables(&mut self) -> [&mut SubscriptionTable; 3] {
+        [&mut self.one, &mut self.two, &mut self.following]
     }
 
     fn table(&mut self, generation: Generation) -> &mut SubscriptionTable {
@@ -321,7 +351,7 @@ impl Slim {
 }
 
 /// The log of a name.
-fn log_of(address: Address) -> ChannelId {
+pub(super) fn log_of(address: Address) -> ChannelId {
     ChannelId(Digest::of(&[b"skytale/1 slim log", &encoded(address)]).0)
 }
 

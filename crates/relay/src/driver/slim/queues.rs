@@ -319,7 +319,7 @@ mod tests {
         queues.answer(Conn(1), ack(100_000));
 
         for _ in 0..50 {
-            queues.answer(Conn(2), ack(90_000));
+            queues.answer(Conn(2), ack(150_000));
             assert_eq!(all[2].try_take(&mut out), Some(SlimTaken::Some));
         }
 

@@ -1,7 +1,10 @@
 //! What waits behind a write: messages that must not overtake one of the same sender, and answers
 //! that are true only once it is stored.
 
+use skytale_wire::{frame::ToAgent, id::MessageId, refusal::Refusal};
+
 use super::{Conn, Hub, Output, Parcel, Ticket};
+use crate::hub::{ledger::nack, send};
 
 /// Something to do once a write is no longer on its way.
 #[derive(Debug)]
@@ -18,15 +21,25 @@ pub(in crate::hub) enum Deed {
     Relay(Parcel),
     /// Say something that is ready.
     Say(Output),
+    /// Answer a native agent's request; if what the answer rests on could not be stored, the
+    /// request is refused.
+    Answer {
+        conn: Conn,
+        id: MessageId,
+        frame: ToAgent,
+    },
 }
 
 impl After {
-    /// Bytes that it holds in memory.
+    /// Bytes that it holds in memory. Small ones count as well, since a peer can have as many as
+    /// it likes.
     fn weight(&self) -> usize {
-        match &self.deed {
+        let beside = match &self.deed {
             Deed::Relay(parcel) => parcel.weight(),
-            Deed::Say(_) => 0,
-        }
+            Deed::Say(said) => weight_of(said),
+            Deed::Answer { .. } => 0,
+        };
+        size_of::<Self>() + beside
     }
 }
 
@@ -74,6 +87,8 @@ impl Hub {
             *held = held.saturating_sub(after.weight());
             if stored || !after.if_stored {
                 self.slim_carry_out(after, out);
+            } else if let Deed::Answer { conn, id, .. } = after.deed {
+                self.slim_answer(conn, nack(id, None, Refusal::Unavailable), out);
             }
         }
     }
@@ -83,6 +98,27 @@ impl Hub {
             Deed::Relay(parcel) => self.slim_relay(&parcel, out),
             // Whoever is gone meanwhile is not in the driver's books either.
             Deed::Say(said) => out.push(said),
+            Deed::Answer { conn, frame, .. } => self.slim_answer(conn, frame, out),
         }
+    }
+
+    fn slim_answer(&self, conn: Conn, frame: ToAgent, out: &mut Vec<Output>) {
+        if self.conns.contains_key(&conn) {
+            send(conn, frame, out);
+        }
+    }
+}
+
+/// Bytes that something to be said has besides itself.
+fn weight_of(said: &Output) -> usize {
+    match said {
+        Output::SlimDeliver { conns, onward } => onward.len() + size_of_val(conns.as_slice()),
+        Output::SlimAck { bytes, .. } => bytes.len(),
+        // Of SLIM nothing else is said behind a write but refusals, which are small.
+        Output::Send { .. }
+        | Output::Deliver { .. }
+        | Output::Store { .. }
+        | Output::Read { .. }
+        | Output::Close { .. } => 0,
     }
 }

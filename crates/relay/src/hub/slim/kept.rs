@@ -7,7 +7,7 @@
 use minicbor::{Decode, Encode};
 use skytale_wire::{
     frame::{SlimName, decode, encode},
-    id::{AgentId, ChannelId, Digest},
+    id::{AgentId, ChannelId, Digest, Time},
 };
 
 use super::order::Group;
@@ -43,6 +43,9 @@ pub(in crate::hub) struct KeptLog {
     /// When records came, roughly, for retention.
     #[n(3)]
     pub(super) marks: Vec<Mark>,
+    /// When the last record went, if nothing has been sent to the name since.
+    #[n(4)]
+    pub(super) emptied: Option<Time>,
 }
 
 /// Whose an organisation is: by its hash, because texts route nothing.

@@ -2,6 +2,11 @@
 //!
 //! A log is to the archive what a channel is, with the same log hash. It has no roster and no
 //! epochs: who may read it is asked at the door ([`super::rights`]).
+//!
+//! When all that it held is too old, a log is *empty*: only its head stays, because a reader's
+//! cursor means a place for as long as the reader keeps it. Were the numbers to begin again, he
+//! would miss what is new up to the place that he had reached. Empty logs count as logs and make
+//! room for others, the oldest first.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +19,7 @@ use skytale_wire::{
 };
 
 use super::{
-    Conn, Hub, Output, Parcel, Place, SlimDrop, Ticket, address,
+    Conn, Hub, Output, Parcel, Place, SlimDrop, SlimRules, Ticket, address,
     kept::{KeptLog, StoredSlim},
     log_of,
     rights::Owner,
@@ -75,14 +80,11 @@ impl Hub {
         }
         let id = log_of(name);
         if self.slim.logs.contains_key(&id) {
+            self.slim.wake(id);
             return Some(id);
         }
-        let owner = self.slim.owners.get(&name.components.0[0]);
-        let account = owner.map(|Owner(account)| account.clone());
-        let count = self.slim.logs_of.get(&account).copied().unwrap_or_default();
-        if self.slim.logs.len() >= rules.logs_max
-            || (account.is_some() && count >= rules.logs_per_account_max)
-        {
+        let account = self.slim.account_of(name);
+        if !self.slim_make_room(account.as_deref(), out) {
             return None;
         }
         let log = Log::at(KeptLog {
@@ -90,6 +92,7 @@ impl Hub {
             account: account.clone(),
             groups: Vec::new(),
             marks: Vec::new(),
+            emptied: None,
         });
         let write = Write::Channel {
             channel: id,
@@ -186,6 +189,7 @@ impl Hub {
             slim.orders.forget(name);
         }
         slim.logs.clear();
+        slim.empty.clear();
         slim.names.clear();
         slim.logs_of.clear();
         slim.owners.clear();
@@ -195,11 +199,17 @@ impl Hub {
                 StoredSlim::Organisation(kept) => {
                     slim.owners.insert(kept.hash, Owner(kept.account));
                 }
-                StoredSlim::Log(kept) => {
+                StoredSlim::Log(mut kept) => {
+                    let id = row.channel;
                     *slim.logs_of.entry(kept.account.clone()).or_default() += 1;
-                    if let Some(name) = address(&kept.name) {
-                        slim.orders.load(name, &kept.groups);
-                        slim.names.insert(name, row.channel);
+                    let emptied = kept.emptied.filter(|_| row.pruned == row.head);
+                    kept.emptied = emptied;
+                    if let Some(at) = emptied {
+                        slim.empty.insert(kept.account.as_deref(), at.0, id);
+                    } else if let Some(name) = address(&kept.name) {
+                        let account = kept.account.clone();
+                        slim.orders.load(name, account, &kept.groups);
+                        slim.names.insert(name, id);
                     }
                     let log = Log {
                         head: row.head,
@@ -208,7 +218,7 @@ impl Hub {
                         pruned: row.pruned,
                         ..Log::at(kept)
                     };
-                    slim.logs.insert(row.channel, log);
+                    slim.logs.insert(id, log);
                 }
             }
         }
@@ -250,17 +260,11 @@ impl Hub {
 
     fn slim_prune_log(&mut self, id: ChannelId, now: Time, out: &mut Vec<Output>) {
         let retention_ms = self.config.retention_ms;
-        let followed = self.slim_is_followed(id);
         let Some(log) = self.slim.logs.get_mut(&id) else {
             return;
         };
         if log.is_over() {
-            // Instances of an application come and go, and their names with them. Whoever follows
-            // one keeps its places from beginning anew.
-            if !followed {
-                self.slim_forget_log(id, out);
-            }
-            return;
+            return self.slim_empty_log(id, now, out);
         }
         let spacing_ms = retention::spacing_ms(retention_ms);
         if retention::mark(&mut log.kept.marks, log.head, now, spacing_ms) {
@@ -282,7 +286,49 @@ impl Hub {
         }
     }
 
+    /// Keeps of a log that holds nothing only where it has ended. Instances of an application come
+    /// and go, and their names with them.
+    fn slim_empty_log(&mut self, id: ChannelId, now: Time, out: &mut Vec<Output>) {
+        let slim = &mut self.slim;
+        let Some(log) = slim.logs.get_mut(&id) else {
+            return;
+        };
+        log.kept.emptied = Some(now);
+        log.kept.groups = Vec::new();
+        log.kept.marks = Vec::new();
+        let account = log.kept.account.as_deref();
+        slim.empty.insert(account, now.0, id);
+        if let Some(name) = log.name() {
+            slim.orders.forget(name);
+            slim.names.remove(&name);
+        }
+        let write = Write::Channel {
+            channel: id,
+            state: log.state(),
+        };
+        self.ledger.write(write, Effect::Nothing, None, out);
+    }
+
+    /// Whether one more log may be begun for an account; an empty one is forgotten for it, if need
+    /// be. Whoever follows a log keeps its places from beginning anew.
+    fn slim_make_room(&mut self, account: Option<&str>, out: &mut Vec<Output>) -> bool {
+        let slim = &self.slim;
+        let may_go = |id: &ChannelId| !slim.followers.contains_key(id);
+        let oldest = match slim.room(account, &self.config.slim) {
+            Room::Free => return true,
+            Room::ShareFull => slim.empty.oldest_of(account, may_go),
+            Room::AllFull => slim.empty.oldest(may_go),
+        };
+        let Some(oldest) = oldest else {
+            return false;
+        };
+        self.slim_forget_log(oldest, out);
+        // There is none yet where the limits have been lowered: one goes at a time.
+        self.slim.room(account, &self.config.slim) == Room::Free
+    }
+
     fn slim_forget_log(&mut self, id: ChannelId, out: &mut Vec<Output>) {
+        self.slim.wake(id);
         let Some(log) = self.slim.logs.remove(&id) else {
             return;
         };
@@ -298,6 +344,42 @@ impl Hub {
         }
         let write = Write::Forget { channel: id };
         self.ledger.write(write, Effect::Nothing, None, out);
+    }
+}
+
+/// Whether a further log may be begun.
+#[derive(Debug, PartialEq, Eq)]
+enum Room {
+    Free,
+    /// Not by this account.
+    ShareFull,
+    AllFull,
+}
+
+impl super::Slim {
+    fn room(&self, account: Option<&str>, rules: &SlimRules) -> Room {
+        let count = self.logs_of.get(&account.map(str::to_owned));
+        if count.copied().unwrap_or_default() >= rules.logs_of_max(account) {
+            Room::ShareFull
+        } else if self.logs.len() >= rules.logs_max {
+            Room::AllFull
+        } else {
+            Room::Free
+        }
+    }
+
+    /// An empty log is about to be written to.
+    fn wake(&mut self, id: ChannelId) {
+        let Some(log) = self.logs.get_mut(&id) else {
+            return;
+        };
+        if let Some(at) = log.kept.emptied.take() {
+            let account = log.kept.account.as_deref();
+            self.empty.remove(account, at.0, id);
+            if let Some(name) = log.name() {
+                self.names.insert(name, id);
+            }
+        }
     }
 }
 
@@ -329,9 +411,12 @@ impl Log {
         retention::is_quiet(&self.kept.marks, self.head, self.pruned, now, spacing_ms)
     }
 
-    /// Whether it holds nothing any more, and nothing is on its way into it.
+    /// Whether it holds nothing any more, nothing is on its way into it, and that is not noted.
     fn is_over(&self) -> bool {
-        self.head > Seq(0) && self.pruned == self.head && self.durable == self.head
+        self.kept.emptied.is_none()
+            && self.head > Seq(0)
+            && self.pruned == self.head
+            && self.durable == self.head
     }
 }
 

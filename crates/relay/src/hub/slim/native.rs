@@ -3,6 +3,7 @@
 //! A subscription without a cursor is what SLIM's own are: routed, in its turn when one of several
 //! is meant, gone when there is no room. One with a cursor follows the log of its name besides: it
 //! gets every record there once and in order, whoever else got it, and the archive is its queue.
+//! It reads along: what is for any one of several is its own only if nobody else is there.
 //!
 //! ```text
 //! Behind → Reading → Behind → … → Live
@@ -15,7 +16,7 @@ use std::{
     ops::Bound,
 };
 
-use skytale_slim::{Address, Components, Instance, LinkId, Routed, SubscriptionId};
+use skytale_slim::{Address, Components, Full, Instance, LinkId, Routed, SubscriptionId};
 use skytale_wire::{
     Blob,
     envelope::Envelope,
@@ -89,12 +90,9 @@ impl Hub {
             && native.names.remove(&address).is_some()
         {
             let link = LinkId(who.conn.0);
-            self.slim
-                .one
-                .unsubscribe(link, address, SubscriptionId::NONE);
-            self.slim
-                .two
-                .unsubscribe(link, address, SubscriptionId::NONE);
+            for table in self.slim.tables() {
+                table.unsubscribe(link, address, SubscriptionId::NONE);
+            }
             self.slim.unfollow(who.conn, log_of(address));
         }
     }
@@ -384,10 +382,6 @@ impl Hub {
         }
     }
 
-    pub(super) fn slim_is_followed(&self, log: ChannelId) -> bool {
-        self.slim.followers.contains_key(&log)
-    }
-
     pub(super) fn slim_forget_native(&mut self, conn: Conn) {
         let Some(native) = self.slim.natives.remove(&conn) else {
             return;
@@ -413,10 +407,8 @@ impl Hub {
         }
         let link = LinkId(who.conn.0);
         let slim = &mut self.slim;
-        slim.one
-            .subscribe(link, name, SubscriptionId::NONE)
-            .and_then(|()| slim.two.subscribe(link, name, SubscriptionId::NONE))
-            .map_err(|_| Refusal::LimitReached)?;
+        slim.enter(link, name, frame.after.is_some())
+            .map_err(|Full| Refusal::LimitReached)?;
         let id = log_of(name);
         let log = slim.logs.get(&id);
         let (head, pruned) = log.map_or_else(Default::default, |log| (log.durable, log.pruned));
@@ -427,10 +419,11 @@ impl Hub {
             }
             Some(after) => {
                 slim.followers.entry(id).or_default().insert(who.conn);
-                Subscription::Follows {
-                    sent: after.min(head),
-                    state: State::Behind,
-                }
+                // A place that is not there yet is one of an earlier log of this name, which was
+                // forgotten since: of this one the reader has nothing.
+                let sent = if after > head { pruned } else { after };
+                let state = State::Behind;
+                Subscription::Follows { sent, state }
             }
         };
         let native = slim.natives.entry(who.conn).or_default();
@@ -464,6 +457,21 @@ impl Native {
 }
 
 impl super::Slim {
+    /// Puts a native line among those who take part under a name, or among those who follow it.
+    fn enter(&mut self, link: LinkId, name: Address, follows: bool) -> Result<(), Full> {
+        const NONE: SubscriptionId = SubscriptionId::NONE;
+        if follows {
+            self.following.subscribe(link, name, NONE)?;
+            self.one.unsubscribe(link, name, NONE);
+            self.two.unsubscribe(link, name, NONE);
+        } else {
+            self.one.subscribe(link, name, NONE)?;
+            self.two.subscribe(link, name, NONE)?;
+            self.following.unsubscribe(link, name, NONE);
+        }
+        Ok(())
+    }
+
     fn unfollow(&mut self, conn: Conn, log: ChannelId) {
         if let Some(followers) = self.followers.get_mut(&log) {
             followers.remove(&conn);

@@ -220,14 +220,16 @@ impl Hub {
         let home = self.slim.homes.of(message, session);
         let at = home.unwrap_or(parcel.destination);
         let known = self.slim_known(message, earlier);
-        let judgement = match known {
-            Some(_) => Judgement::Repeated,
-            None => self.slim.orders.judge(at, mls, said),
+        let judgement = if known.is_some() {
+            Judgement::Repeated
+        } else {
+            // Asked for before judging. What cannot be stored has not happened; and after a write
+            // that failed, what is remembered of the order may not have happened either.
+            self.slim_check_writable()?;
+            self.slim.orders.judge(at, mls, said)
         };
         match judgement {
-            Judgement::Unordered => {
-                self.slim_pass_on(parcel, None, asked, None, out);
-            }
+            Judgement::Unordered => self.slim_unordered(parcel, asked, out),
             Judgement::Repeated => {
                 self.counters.slim.commits_repeated += 1;
                 let (ticket, seq) = known.unzip();
@@ -255,17 +257,26 @@ impl Hub {
                 }
             }
             Judgement::Accepted => {
-                // Asked for before anything is noted: what cannot be stored has not happened.
-                self.slim_check_writable()?;
                 // A repeat to one member that was never seen going to all keeps its group's place,
                 // and is stored where it was sent.
-                let log = self.slim_log(parcel.destination, out);
+                let is_known = at == parcel.destination || self.slim.logs.contains_key(&log_of(at));
+                let log = if is_known {
+                    self.slim_log(parcel.destination, out)
+                } else {
+                    None
+                };
+                if log.is_none() && self.config.slim.archive {
+                    self.slim_unarchived();
+                    self.slim_unordered(parcel, asked, out);
+                    return Ok(());
+                }
                 self.slim.homes.note(message, session);
-                self.slim.orders.accept(at, mls, said);
+                let account = self.slim.account_of(at);
+                let rules = &self.config.slim;
+                self.slim.orders.accept(at, mls, said, account, rules);
                 self.counters.slim.commits_accepted += 1;
                 let verdict = verdict_on(message, conn, true).filter(|_| asked.is_none());
                 let Some(log) = log else {
-                    self.slim_unarchived();
                     self.slim_pass_on(parcel, None, asked, None, out);
                     if let Some(verdict) = verdict {
                         self.slim_do(conn, None, Deed::Say(verdict), false, out);
@@ -288,6 +299,12 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// Passes a commit on whose order is not known: the relay says nothing of what becomes of it.
+    fn slim_unordered(&mut self, parcel: Parcel, asked: Asked, out: &mut Vec<Output>) {
+        self.counters.slim.commits_unordered += 1;
+        self.slim_pass_on(parcel, None, asked, None, out);
     }
 
     /// Passes a message on behind what its sender has said before, and tells a native sender.
@@ -329,20 +346,8 @@ impl Hub {
         frame: ToAgent,
         out: &mut Vec<Output>,
     ) {
-        let reply = Reply {
-            conn,
-            id,
-            channel: None,
-            ordered: false,
-            frame: Some(frame),
-        };
-        let reply = match self.slim_behind(conn, ticket) {
-            Some(ticket) => self.ledger.wait(ticket, reply),
-            None => Some(reply),
-        };
-        if let Some(frame) = reply.and_then(|reply| reply.frame) {
-            out.push(send_to(conn, frame));
-        }
+        let deed = Deed::Answer { conn, id, frame };
+        self.slim_do(conn, ticket, deed, true, out);
     }
 
     /// The answer that a stored message will have.

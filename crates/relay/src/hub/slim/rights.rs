@@ -3,7 +3,7 @@
 //! The first account that uses an organisation owns it from then on. Names count by their hashes,
 //! since texts route nothing.
 
-use skytale_slim::Components;
+use skytale_slim::{Address, Components};
 use skytale_wire::refusal::Refusal;
 
 use super::{
@@ -53,6 +53,14 @@ impl Denied {
             Self::Limit => "the account has too many organisations",
             Self::Unstored => "the relay cannot store anything at the moment",
         }
+    }
+}
+
+impl super::Slim {
+    /// Whose a name is; nobody's, as long as only open streams have used its organisation.
+    pub(super) fn account_of(&self, name: Address) -> Option<String> {
+        let owner = self.owners.get(&name.components.0[0]);
+        owner.map(|Owner(account)| account.clone())
     }
 }
 

@@ -41,10 +41,7 @@ impl Hub {
     /// Passes a message on to those who are subscribed now.
     pub(super) fn slim_relay(&mut self, parcel: &Parcel, out: &mut Vec<Output>) {
         let mut to = std::mem::take(&mut self.slim.to);
-        let from = LinkId(parcel.from.0);
-        self.slim
-            .table(parcel.generation)
-            .route(from, parcel.destination, parcel.fanout, &mut to);
+        self.slim.route(parcel, &mut to);
         let mut links = Vec::with_capacity(to.len());
         let mut any = false;
         for LinkId(number) in to.drain(..) {
@@ -84,6 +81,23 @@ impl Hub {
                 bytes: Bytes::from(bytes),
             };
             self.slim_do(conn, None, Deed::Say(said), false, out);
+        }
+    }
+}
+
+impl super::Slim {
+    /// Who gets a message. Those who only follow a log take no turn from those who do the work.
+    fn route(&mut self, parcel: &Parcel, to: &mut Vec<LinkId>) {
+        let (from, destination) = (LinkId(parcel.from.0), parcel.destination);
+        let table = self.table(parcel.generation);
+        table.route(from, destination, parcel.fanout, to);
+        if parcel.fanout > 1 || to.is_empty() {
+            let mut followers = Vec::new();
+            let following = &mut self.following;
+            following.route(from, destination, parcel.fanout, &mut followers);
+            // A line may take part as one instance of a name and follow another.
+            followers.retain(|link| to.binary_search(link).is_err());
+            to.append(&mut followers);
         }
     }
 }

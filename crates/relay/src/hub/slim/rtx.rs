@@ -31,12 +31,16 @@ impl Hub {
         let mut to = std::mem::take(&mut self.slim.to);
         let link = LinkId(conn.0);
         let table = self.slim.table(generation);
+        // Whoever follows the source's name reads along, and cannot answer for it.
         table.route(link, source, MANY, &mut to);
         let is_there = !to.is_empty();
         let names: Vec<ChannelId> = if is_there {
             Vec::new()
         } else {
-            table.subscriptions(link).map(log_of).collect()
+            let routed = self.slim.table(generation).subscriptions(link);
+            let routed: Vec<_> = routed.collect();
+            let followed = self.slim.following.subscriptions(link);
+            routed.into_iter().chain(followed).map(log_of).collect()
         };
         self.slim.to = to;
         let logs: Vec<ChannelId> = names

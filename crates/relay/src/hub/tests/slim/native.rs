@@ -1,6 +1,6 @@
 //! Native agents at SLIM's names.
 
-use skytale_slim::{Generation, MessageType, Name};
+use skytale_slim::{Generation, MessageType, Name, Routed, SessionKind};
 use skytale_wire::{
     frame::{
         SLIM_MESSAGE_BYTES_MAX, SlimLogs, SlimPublished, SlimSubscribed, SlimUnsubscribe,
@@ -11,7 +11,8 @@ use skytale_wire::{
 };
 
 use super::{
-    BOTH, Client, any, at, commit, control, msg, publishing, said_by, subscription, wire_name,
+    BOTH, Client, any, application, at, commit, control, draft, msg, publishing, said_by,
+    subscription, wire_name,
 };
 use crate::hub::{
     Conn, Input, SlimDrop,
@@ -25,6 +26,20 @@ fn meet(generation: Generation) -> (House, Client, Conn, Name) {
     let alice = house.client(generation, "org/ns/alice", 1);
     let native = house.native(&person);
     (house, alice, native, at("org/ns/app", 7))
+}
+
+/// Asks who is there: any one of them answers.
+fn discovery(client: &Client, to: &Name, number: u32) -> Routed {
+    draft(
+        client.generation,
+        &client.name,
+        to,
+        1,
+        SessionKind::PointToPoint,
+        MessageType::DiscoveryRequest,
+        (5, number),
+        application("who"),
+    )
 }
 
 #[test]
@@ -152,6 +167,65 @@ fn whoever_follows_a_log_misses_nothing_that_somebody_else_was_given() {
     let places: Vec<_> = house.given(native).into_iter().map(|it| it.0).collect();
     assert_eq!(places, [Some(1), Some(2), Some(3), Some(4)]);
     assert!(!house.words(&worker).is_empty());
+}
+
+/// It was in the turn like everybody, and let pass what it had from the log: half of the work was
+/// done by nobody.
+#[test]
+fn whoever_follows_takes_no_turn_from_those_who_do_the_work() {
+    for generation in BOTH {
+        let (mut house, alice, native, _) = meet(generation);
+        let work = any("org/ns/worker");
+        house.native_subscribes(native, &work, Some(0));
+        house.native_subscribes(native, &at("org/ns/worker", 9), Some(0));
+        house.settle();
+        house.news(native);
+        let worker = house.client(generation, "org/ns/worker", 1);
+        for number in 1..=4 {
+            house.says(
+                &alice,
+                msg(&alice, &work, &format!("work {number}"), number),
+            );
+            house.says(&alice, discovery(&alice, &work, 10 + number));
+        }
+        house.settle();
+
+        let types = house.types(&worker);
+        let of = |wanted| types.iter().filter(|it| **it == wanted).count();
+        assert_eq!(of(MessageType::Msg), 4);
+        assert_eq!(of(MessageType::DiscoveryRequest), 4);
+        let places: Vec<_> = house.given(native).into_iter().map(|it| it.0).collect();
+        assert_eq!(places, (1..=4).map(Some).collect::<Vec<_>>());
+
+        // What is for all is for those who follow, too; and where nobody else is, they are asked.
+        house.says(&alice, control(&alice, &work, MessageType::GroupClose, 30));
+        house.settle();
+        assert_eq!(house.types(&worker), [MessageType::GroupClose]);
+        assert_eq!(house.delivered_slim(native).len(), 1);
+        house.handle(Input::Gone { conn: worker.conn });
+        house.says(&alice, discovery(&alice, &work, 31));
+        house.settle();
+        assert_eq!(house.delivered_slim(native).len(), 1);
+    }
+}
+
+/// Who works and begins to follow, or the other way round, changes places at once.
+#[test]
+fn a_line_takes_turns_again_when_it_follows_no_longer() {
+    let (mut house, alice, native, _) = meet(Generation::Two);
+    let work = any("org/ns/worker");
+    let worker = house.client(Generation::Two, "org/ns/worker", 1);
+    for (after, turns) in [(None, 2), (Some(0), 4), (None, 2)] {
+        house.native_subscribes(native, &work, after);
+        for number in 1..=4 {
+            house.says(&alice, discovery(&alice, &work, number));
+        }
+        house.settle();
+        assert_eq!(house.types(&worker).len(), turns, "{after:?}");
+        assert_eq!(house.delivered_slim(native).len(), 4 - turns);
+    }
+    house.handle(Input::Gone { conn: native });
+    assert!(!house.hub.slim.remembers(native));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use skytale_wire::{
 };
 
 use super::{BOTH, COMMIT, Client, PROPOSAL, at, commit, handshake};
-use crate::hub::tests::house::House;
+use crate::hub::{Input, tests::house::House};
 
 use MessageType::{GroupAck, GroupNack};
 
@@ -86,6 +86,56 @@ fn a_refusal_that_rests_on_a_failed_write_is_not_said() {
     house.says(&bob, commit(&bob, &control, 3, 20));
     house.settle();
     assert_eq!(house.types(&bob), [GroupAck]);
+}
+
+/// The write failed and the driver has not loaded what counts yet. The order in memory was one
+/// write ahead, so that the repeat counted as let in before: it went on, and was acknowledged.
+#[test]
+fn until_what_is_stored_is_loaded_again_no_commit_is_judged() {
+    let (mut house, alice, bob, control) = group(Generation::Two);
+    house.says(&alice, commit(&alice, &control, 3, 10));
+    let (ticket, _) = house.writes[0];
+    house.handle(Input::Failed { ticket });
+
+    house.says(&alice, commit(&alice, &control, 3, 10));
+    house.says(&bob, commit(&bob, &control, 3, 20));
+
+    assert!(house.types(&alice).is_empty() && house.types(&bob).is_empty());
+    house.fail_disk();
+    house.settle();
+    assert!(house.types(&alice).is_empty() && house.types(&bob).is_empty());
+    house.says(&alice, commit(&alice, &control, 3, 10));
+    house.settle();
+    assert_eq!(house.types(&alice), [GroupAck]);
+    assert_eq!(house.types(&bob), [MessageType::GroupUpdate]);
+}
+
+/// It took the order to an epoch that no honest commit can reach.
+#[test]
+fn one_message_cannot_end_the_order_of_a_group() {
+    for generation in BOTH {
+        let (mut house, alice, bob, control) = group(generation);
+        house.says(&alice, commit(&alice, &control, 1, 10));
+        house.settle();
+        house.types(&bob);
+        let carol = house.client(generation, "org/ns/carol", 3);
+
+        for (number, epoch) in (20..).zip([u64::MAX, u64::MAX - 1, 2 + 65]) {
+            house.says(&carol, commit(&carol, &control, epoch, number));
+        }
+        house.settle();
+        assert!(house.types(&carol).is_empty(), "not answered");
+        assert_eq!(house.types(&bob).len(), 3, "passed on as it is");
+        assert_eq!(house.hub.counters().slim.commits_unordered, 3);
+
+        house.heard(&alice);
+        house.says(&alice, commit(&alice, &control, 2, 11));
+        house.settle();
+        assert_eq!(house.types(&alice), verdicts(generation, &[GroupAck]));
+        house.says(&alice, commit(&alice, &control, 3 + 64, 12));
+        house.settle();
+        assert_eq!(house.types(&alice), verdicts(generation, &[GroupAck]));
+    }
 }
 
 #[test]

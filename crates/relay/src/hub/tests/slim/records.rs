@@ -8,9 +8,9 @@ use skytale_wire::{
 
 use super::{BOTH, any, at, cast, control, msg};
 use crate::hub::{
-    Input, SlimDrop,
+    Input, SlimDrop, SlimRules,
     slim::StoredSlim,
-    tests::house::{HOUR, House},
+    tests::house::{HOUR, House, people},
 };
 
 /// The log of the one name that has one.
@@ -182,25 +182,111 @@ fn without_an_archive_everything_goes_on_at_once() {
     }
 }
 
-#[test]
-fn old_messages_go_and_an_empty_log_is_forgotten() {
-    let mut house = House::new();
-    let alice = house.client(BOTH[1], "org/ns/alice", 1);
-    let bob = at("org/ns/bob", 2);
-    house.says(&alice, msg(&alice, &bob, "old", 1));
-    house.settle();
-    assert_eq!(house.hub.slim_logs(), 1);
-
+/// Lets so much time go by that nothing is left of what was said before.
+fn wait_for_all_to_go(house: &mut House) {
     for _ in 0..10 {
         house.wait(24 * HOUR);
         house.settle();
     }
+}
 
-    assert_eq!(house.hub.slim_logs(), 0);
-    assert!(house.store.channels.is_empty());
-    house.says(&alice, msg(&alice, &bob, "new", 2));
+/// Its numbers began again, and a reader that had come to the fifth place got nothing until there
+/// were more.
+#[test]
+fn old_messages_go_and_the_places_of_an_empty_log_go_on() {
+    for restarted in [false, true] {
+        let [person, ..] = people();
+        let mut house = House::new();
+        let alice = house.client(BOTH[1], "org/ns/alice", 1);
+        let bob = at("org/ns/bob", 2);
+        for number in 1..=5 {
+            house.says(&alice, msg(&alice, &bob, "old", number));
+        }
+        house.settle();
+        assert_eq!(house.hub.slim_logs(), 1);
+
+        wait_for_all_to_go(&mut house);
+        let id = only_log(&house);
+        assert_eq!(house.store.channels[&id].pruned, Seq(5));
+        if restarted {
+            house.restart();
+        }
+        assert_eq!(house.hub.slim_logs(), 0);
+        let alice = house.client(BOTH[1], "org/ns/alice", 1);
+        let reader = house.native(&person);
+        house.native_subscribes(reader, &bob, Some(5));
+        for number in 11..=13 {
+            house.says(&alice, msg(&alice, &bob, "new", number));
+        }
+        house.settle();
+
+        let places: Vec<_> = house.given(reader).into_iter().map(|it| it.0).collect();
+        assert_eq!(places, [Some(6), Some(7), Some(8)]);
+        assert_eq!(house.hub.slim_logs(), 1);
+        // It grows old and empty like any other, also after the relay was started again.
+        house.restart();
+        assert_eq!(house.hub.slim_logs(), 1);
+        wait_for_all_to_go(&mut house);
+        assert_eq!(house.hub.slim_logs(), 0);
+        assert_eq!(house.store.channels[&id].pruned, Seq(8));
+    }
+}
+
+#[test]
+fn a_place_that_is_not_there_yet_is_of_an_earlier_log_and_all_of_this_one_is_new() {
+    let [person, ..] = people();
+    let mut house = House::new();
+    let alice = house.client(BOTH[1], "org/ns/alice", 1);
+    let bob = at("org/ns/bob", 2);
+    for number in 1..=3 {
+        house.says(&alice, msg(&alice, &bob, "new", number));
+    }
     house.settle();
-    assert_eq!(house.store.head(&only_log(&house)), Seq(1));
+    let reader = house.native(&person);
+    house.native_subscribes(reader, &bob, Some(500));
+    house.settle();
+    let places: Vec<_> = house.given(reader).into_iter().map(|it| it.0).collect();
+    assert_eq!(places, [Some(1), Some(2), Some(3)]);
+}
+
+#[test]
+fn empty_logs_make_room_the_oldest_first_and_not_under_whoever_follows_them() {
+    let [person, ..] = people();
+    let rules = SlimRules {
+        logs_max: 3,
+        ..SlimRules::default()
+    };
+    let mut house = House::with_slim(rules);
+    let alice = house.client(BOTH[1], "org/ns/alice", 1);
+    for id in 1..=3 {
+        house.says(&alice, msg(&alice, &at("org/ns/x", id), "x", 1));
+        house.settle();
+        house.wait(24 * HOUR);
+    }
+    wait_for_all_to_go(&mut house);
+    assert_eq!((house.hub.slim_logs(), house.store.channels.len()), (0, 3));
+    let reader = house.native(&person);
+    house.native_subscribes(reader, &at("org/ns/x", 1), Some(1));
+    house.settle();
+    let head = |house: &House, id| {
+        let log = crate::hub::slim::log_of(at("org/ns/x", id).address);
+        house.store.channels.get(&log).map(|row| row.head.0)
+    };
+    assert!((1..=3).all(|id| head(&house, id) == Some(1)));
+
+    for (id, number) in [(4, 2), (5, 3), (6, 4)] {
+        house.says(&alice, msg(&alice, &at("org/ns/x", id), "x", number));
+        house.settle();
+    }
+
+    let heads = [1, 2, 3, 4, 5, 6].map(|id| head(&house, id));
+    assert_eq!(heads, [Some(1), None, None, Some(1), Some(1), None]);
+    assert_eq!(house.hub.counters().slim.unarchived, 1);
+    house.says(&alice, msg(&alice, &at("org/ns/x", 1), "x", 5));
+    house.settle();
+    let places: Vec<_> = house.given(reader).into_iter().map(|it| it.0).collect();
+    assert_eq!(places, [Some(2)]);
+    assert_eq!(house.hub.slim_logs(), 3);
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use skytale_slim::{Generation, MessageType, Name, Routed, SessionKind};
 
 use super::{BOTH, Client, application, at, cast, draft, msg};
-use crate::hub::{Input, SlimDrop, tests::house::House};
+use crate::hub::{
+    Input, SlimDrop,
+    tests::house::{House, people},
+};
 
 /// Bob lacks a message of a session and asks its source.
 fn request(client: &Client, source: &Name, number: u32) -> Routed {
@@ -39,6 +42,27 @@ fn a_source_that_is_there_is_asked_itself() {
         assert_eq!(house.types(&alice), [MessageType::RtxRequest]);
         assert!(house.types(&bob).is_empty());
     }
+}
+
+#[test]
+fn whoever_follows_the_name_of_a_source_does_not_stand_for_it() {
+    let [person, ..] = people();
+    let mut house = House::new();
+    let alice = house.client(Generation::Two, "org/ns/alice", 1);
+    let bob = house.client(Generation::Two, "org/ns/bob", 2);
+    let watcher = house.native(&person);
+    house.native_subscribes(watcher, &alice.name, Some(0));
+    house.says(&alice, msg(&alice, &bob.name, "hello", 1));
+    house.settle();
+    gone(&mut house, &alice);
+    house.heard(&bob);
+    house.news(watcher);
+
+    house.says(&bob, request(&bob, &alice.name, 1));
+    house.settle();
+
+    assert_eq!(house.words(&bob), ["hello"]);
+    assert!(house.delivered_slim(watcher).is_empty());
 }
 
 #[test]
