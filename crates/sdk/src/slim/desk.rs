@@ -104,6 +104,9 @@ enum Door {
 struct Reader {
     /// The request that is under way or was the last.
     request: MessageId,
+    /// It has no answer yet. What comes before that for a reader of the log belongs to an older
+    /// request, and comes again in its place.
+    is_asking: bool,
     /// Where it is in the relay's log, when it follows it.
     cursor: Option<Seq>,
     to: mpsc::Sender<Delivery>,
@@ -148,6 +151,7 @@ impl Desk {
                 }
                 let mut reader = Reader {
                     request: fresh_id(),
+                    is_asking: true,
                     cursor: after,
                     to,
                     answer,
@@ -317,9 +321,11 @@ impl Desk {
 
     fn subscribed(&mut self, said: &SlimSubscribed) {
         let asked = self.names.values_mut().find(|it| it.request == said.id);
-        if let Some(reader) = asked
-            && let Some(answer) = reader.answer.take()
-        {
+        let Some(reader) = asked else {
+            return;
+        };
+        reader.is_asking = false;
+        if let Some(answer) = reader.answer.take() {
             let SlimSubscribed { head, pruned, .. } = *said;
             let _ = answer.send(Ok(Subscribed { head, pruned }));
         }
@@ -348,7 +354,7 @@ impl Desk {
         let Some(reader) = self.names.get_mut(&name) else {
             return;
         };
-        if reader.stalled {
+        if reader.stalled || reader.is_asking && reader.cursor.is_some() {
             return;
         }
         // A log that was begun anew has places that were there before.
@@ -379,6 +385,7 @@ impl Reader {
     /// The frame that asks for it, under a new id: answers to an older one mean nothing any more.
     fn request(&mut self, name: SlimName) -> ToRelay {
         self.request = fresh_id();
+        self.is_asking = true;
         ToRelay::SlimSubscribe(SlimSubscribe {
             id: self.request,
             name,
@@ -467,6 +474,22 @@ mod tests {
         (deliveries, out)
     }
 
+    /// The relay's answer to the newest request among these.
+    fn subscribed(out: &[ToRelay]) -> ToAgent {
+        let asked = out.iter().rev().find_map(|frame| {
+            if let ToRelay::SlimSubscribe(asked) = frame {
+                Some(asked.id)
+            } else {
+                None
+            }
+        });
+        ToAgent::SlimSubscribed(SlimSubscribed {
+            id: asked.unwrap(),
+            head: Seq(9),
+            pruned: Seq(0),
+        })
+    }
+
     fn places(deliveries: &mut mpsc::Receiver<Delivery>) -> Vec<u64> {
         let mut places = Vec::new();
         while let Ok(delivery) = deliveries.try_recv() {
@@ -505,6 +528,7 @@ mod tests {
         desk.opened(Some(1000), &mut out);
         let (mut deliveries, out) = reader(&mut desk, Some(Seq(0)), 8);
         assert_eq!(asked_after(&out), [Some(Seq(0))]);
+        desk.heard(subscribed(&out), &mut Vec::new());
         let mut out = Vec::new();
         for number in 1..=3 {
             assert!(desk.heard(deliver(number), &mut out).is_none());
@@ -521,7 +545,8 @@ mod tests {
         let mut desk = Desk::default();
         let mut out = Vec::new();
         desk.opened(Some(1000), &mut out);
-        let (mut deliveries, _) = reader(&mut desk, Some(Seq(0)), 2);
+        let (mut deliveries, asked) = reader(&mut desk, Some(Seq(0)), 2);
+        desk.heard(subscribed(&asked), &mut out);
         for number in 1..=5 {
             desk.heard(deliver(number), &mut out);
         }
@@ -534,6 +559,31 @@ mod tests {
         assert_eq!(places(&mut deliveries), [1, 2]);
         desk.tend(&mut out);
         assert_eq!(asked_after(&out), [Some(Seq(2))]);
+    }
+
+    /// What was on its way when a reader stopped may come when it has begun to read again: taken, it
+    /// would be out of order, and its place would make the cursor leap.
+    #[test]
+    fn what_an_older_request_brings_is_not_taken() {
+        let mut desk = Desk::default();
+        let mut out = Vec::new();
+        desk.opened(Some(1000), &mut out);
+        let (mut deliveries, asked) = reader(&mut desk, Some(Seq(0)), 2);
+        desk.heard(subscribed(&asked), &mut out);
+        for number in 1..=3 {
+            desk.heard(deliver(number), &mut out);
+        }
+        assert_eq!(places(&mut deliveries), [1, 2]);
+        desk.tend(&mut out);
+        assert_eq!(asked_after(&out), [Some(Seq(2))]);
+
+        desk.heard(deliver(6), &mut out);
+        desk.lost();
+        desk.opened(Some(1000), &mut out);
+        assert_eq!(asked_after(&out), [Some(Seq(2)); 2], "no leap");
+        desk.heard(subscribed(&out), &mut Vec::new());
+        desk.heard(deliver(3), &mut out);
+        assert_eq!(places(&mut deliveries), [3]);
     }
 
     #[test]
