@@ -8,10 +8,7 @@ use skytale_wire::{
     statement,
 };
 
-use super::{
-    Channel, Line,
-    record::{Closed, State},
-};
+use super::{Channel, Line, record::State};
 use crate::{
     Answer, Error, Event, Message,
     agent::Step,
@@ -368,7 +365,7 @@ impl Channel {
                 agent: me,
                 by: envelope.agent,
             });
-            return self.close(step, Closed::Removed);
+            return self.removed(step);
         }
         self.lose_pending(step)?;
         let provider = step.provider;
