@@ -142,7 +142,9 @@ pub(crate) async fn invite(
 }
 
 fn is_this_machine(address: &str) -> bool {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    // What may follow says where its port for gRPC is.
+    let quic = address.split_once('?').map_or(address, |(quic, _)| quic);
+    let host = quic.rsplit_once(':').map_or(quic, |(host, _)| host);
     host == "localhost"
         || host
             .trim_matches(['[', ']'])
