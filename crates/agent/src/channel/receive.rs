@@ -8,7 +8,10 @@ use skytale_wire::{
     statement,
 };
 
-use super::{Channel, Line, record::State};
+use super::{
+    Channel, Line,
+    record::{Closed, State},
+};
 use crate::{
     Answer, Error, Event, Message,
     agent::Step,
@@ -365,7 +368,7 @@ impl Channel {
                 agent: me,
                 by: envelope.agent,
             });
-            return self.removed(step);
+            return self.close(step, Closed::Removed);
         }
         self.lose_pending(step)?;
         let provider = step.provider;

@@ -1,17 +1,12 @@
 //! When keys are replaced without anybody asking for it, how often a joiner asks, and which messages
 //! need not wait.
 
-use skytale_wire::{
-    Blob,
-    frame::Welcome,
-    id::{Digest, MessageId, Seq},
-};
+use skytale_wire::id::MessageId;
 
-use crate::{Answer, Command, Draft, Event, stage::Stage, view::ChannelState};
+use crate::{Answer, Command, Draft, stage::Stage};
 
 const ALICE: usize = 0;
 const BOB: usize = 1;
-const CAROL: usize = 2;
 const DAY_MS: u64 = 24 * 3_600_000;
 
 /// Bob's program runs for a moment a day. What was drawn when it started was once lost when it
@@ -39,55 +34,6 @@ fn a_program_that_starts_once_a_day_replaces_its_keys_too() {
         "no later than the second day: {renewed:?}"
     );
     assert!(renewed[7] >= 4, "{renewed:?}");
-}
-
-/// A relay may say what it likes about a Welcome: a membership ended, with all that waited in it, by
-/// one that nobody could open.
-#[test]
-fn a_welcome_that_cannot_be_opened_takes_no_membership_away() {
-    let mut stage = Stage::new(3);
-    let channel = stage.open(ALICE);
-    stage.adds(ALICE, channel, &[BOB]);
-    let (alice, bob, carol) = (
-        stage.minds[ALICE].id,
-        stage.minds[BOB].id,
-        stage.minds[CAROL].id,
-    );
-    stage.stops(BOB);
-    stage.stops(CAROL);
-    let elsewhere = stage.open(ALICE);
-    stage.adds(ALICE, elsewhere, &[BOB, CAROL]);
-    let mut bodies = vec![Blob::from(vec![7; 90])];
-    for one in [bob, carol] {
-        let mailbox = stage.relay.mailboxes.get_mut(&one).expect("mail");
-        bodies.extend(mailbox.drain(..).map(|welcome| welcome.body));
-    }
-    for (number, body) in (1..).zip(bodies) {
-        let forged = Welcome {
-            id: MessageId([number; 16]),
-            channel,
-            seq: Seq(u64::MAX),
-            body,
-            by: alice,
-            hash: Digest([9; 32]),
-        };
-        stage.relay.mailboxes.entry(bob).or_default().push(forged);
-        stage.starts(BOB);
-
-        assert_eq!(stage.view(BOB, channel).state, ChannelState::Active);
-        assert!(stage.relay.mailboxes[&bob].is_empty(), "it is done with");
-        stage.stops(BOB);
-    }
-    stage.starts(BOB);
-    assert_eq!(stage.does(ALICE, Command::Rotate { channel }), Answer::Done);
-    let words = stage.minds[ALICE].words(channel);
-    assert_eq!(stage.minds[BOB].words(channel), words);
-    let told = &stage.minds[BOB].events;
-    assert!(
-        told.iter()
-            .any(|event| matches!(event, Event::Unreadable { channel: it, .. } if *it == channel))
-    );
-    assert!(told.contains(&Event::OrphanWelcome { channel }));
 }
 
 #[test]
