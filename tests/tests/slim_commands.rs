@@ -1,5 +1,4 @@
-//! `skytale slim …` among stock SLIM agents: a person's agent is invited by one, invites others, and
-//! hears and repeats what is said to a name.
+//! `skytale slim …` among stock SLIM agents: a person's agent is invited by one, and invites others.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 use std::{fs, sync::mpsc};
@@ -56,32 +55,6 @@ fn the_command_line_invites_stock_agents_to_a_group() {
     bob.ended(session);
     carol.ended(session);
     alice.ends_well();
-}
-
-/// What stock agents say in a session is in the log of their names, byte for byte, for whoever may
-/// read it.
-#[test]
-fn what_stock_agents_say_is_in_the_log() {
-    let port = Port::ours();
-    let mut alice = StockAgent::start(VERSION, port.url(), "a/team/alice");
-    let mut bob = StockAgent::start(VERSION, port.url(), "a/team/bob");
-    let session = alice.open(bob.name(), Mls::Off);
-    assert_eq!(bob.invited(), session);
-    alice.publish(session, &["one", "two"]);
-    bob.hears(session, &["one", "two"]);
-
-    let machine = port.machine();
-    let log = machine.run("slim log a/team/bob --as watcher --json").ok();
-
-    let log = log.json_lines();
-    let places: Vec<_> = log.iter().map(|it| it["seq"].as_u64()).collect();
-    assert_eq!(places, [Some(1), Some(2)], "{log:?}");
-    for (record, text) in log.iter().zip(["one", "two"]) {
-        assert_eq!(record["kind"], "Msg");
-        assert!(record["text"].as_str().unwrap().contains(text), "{record}");
-        let source = record["source"].as_str().unwrap();
-        assert!(source.starts_with("a/team/alice"), "{record}");
-    }
 }
 
 /// A running `slim join` or `slim invite`.
