@@ -140,10 +140,14 @@ impl Port {
         value.parse().ok()
     }
 
-    /// As [`Self::restart`], by SIGKILL.
+    /// As [`Self::restart`], by SIGKILL, with something to be done while nothing runs.
     #[track_caller]
-    pub fn crash(&mut self) -> String {
-        self.again(Servers::kill)
+    pub fn crash(&mut self, meanwhile: impl FnOnce()) -> String {
+        self.again(|servers| {
+            let log = servers.kill();
+            meanwhile();
+            log
+        })
     }
 
     #[track_caller]
