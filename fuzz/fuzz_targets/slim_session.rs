@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
         if invites {
             let settings = Settings::default();
             let other = name("org/ns/other");
-            let _ = party.open(&other, settings, now, &mut chance, &mut out);
+            let _ = party.open(other, settings, now, &mut chance, &mut out);
         }
         for _ in 0..2 {
             party.handle(Input::Received(&message), now, &mut chance, &mut out);
