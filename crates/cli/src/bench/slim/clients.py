@@ -24,8 +24,9 @@ mouth = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
 SECRET = "what the two agents of a bench share"
-# Its answer is the same bytes; everything else is only counted.
-QUESTION = b"?"
+# Its answer has the same length; everything else is only counted. An answer is no question: in a
+# group those who answer hear each other.
+QUESTION, ANSWER = b"?", b"!"
 
 
 def name(last):
@@ -47,7 +48,7 @@ async def serve(session):
     while True:
         payload = (await session.get_message_async(None)).payload
         if payload.startswith(QUESTION):
-            await session.publish_async(payload, None, None)
+            await session.publish_async(ANSWER + payload[1:], None, None)
 
 
 async def ask(app, connection, here, others):
