@@ -95,10 +95,10 @@ impl SlimQueues {
             }
             let by_bytes = |queue: &&Arc<SlimQueue>| queue.waiting().bytes;
             let fullest = self.queues.values().max_by_key(by_bytes)?;
-            if fullest.waiting().bytes == 0 {
+            let lost = fullest.cut_off();
+            if lost == 0 {
                 return None;
             }
-            let lost = fullest.cut_off();
             tracing::warn!(
                 lost,
                 "the memory for slow SLIM streams is used up: the slowest is ended"
@@ -180,12 +180,17 @@ impl SlimQueue {
         self.closed.notify_one();
     }
 
-    /// Closes it and forgets what waits; says how much that was.
+    /// Closes it and forgets what waits; says how many messages that were. Where nothing waits, as its
+    /// reader has just taken all, it stays open.
     fn cut_off(&self) -> usize {
-        self.close(Refusal::SlowReader);
         let mut waiting = self.waiting();
         waiting.bytes = 0;
-        std::mem::take(&mut waiting.out).len()
+        let lost = std::mem::take(&mut waiting.out).len();
+        drop(waiting);
+        if lost > 0 {
+            self.close(Refusal::SlowReader);
+        }
+        lost
     }
 
     /// Ends when something may have come.
