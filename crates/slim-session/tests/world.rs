@@ -175,9 +175,7 @@ fn who_leaves_is_out_and_the_rest_goes_on() {
             })
             .unwrap();
         world.until("bob is out", |world| {
-            let carol_knows = world.told[CAROL]
-                .iter()
-                .any(|event| matches!(event, Event::Removed { .. }));
+            let carol_knows = world.was_told(CAROL, |event| matches!(event, Event::Removed { .. }));
             world.ended(BOB) == Some(Ended::Left) && carol_knows
         });
         world.publish(CAROL, session, "to alice").unwrap();
@@ -286,9 +284,7 @@ fn who_pauses_hears_nothing_and_comes_back_in_the_same_epoch() {
         })
         .unwrap();
     world.until("away", |world| {
-        world.told[CAROL]
-            .iter()
-            .any(|event| matches!(event, Event::Paused { .. }))
+        world.was_told(CAROL, |event| matches!(event, Event::Paused { .. }))
     });
     world.publish(ALICE, session, "while away").unwrap();
     world.until("bob hears", |world| world.heard(BOB) == ["while away"]);
@@ -298,9 +294,7 @@ fn who_pauses_hears_nothing_and_comes_back_in_the_same_epoch() {
         })
         .unwrap();
     world.until("back", |world| {
-        world.told[CAROL]
-            .iter()
-            .any(|event| matches!(event, Event::Resumed { .. }))
+        world.was_told(CAROL, |event| matches!(event, Event::Resumed { .. }))
     });
     world.publish(BOB, session, "welcome back").unwrap();
     world.until("carol hears", |world| {
@@ -333,9 +327,7 @@ fn who_missed_a_commit_while_away_is_taken_in_again() {
         })
         .unwrap();
     world.until("back", |world| {
-        world.told[CAROL]
-            .iter()
-            .any(|event| matches!(event, Event::Resumed { .. }))
+        world.was_told(CAROL, |event| matches!(event, Event::Resumed { .. }))
     });
     world.pass(2000);
     world.publish(CAROL, session, "here again").unwrap();
@@ -355,15 +347,11 @@ fn who_is_cut_off_is_away_and_back_when_heard_again() {
     world.loses =
         Box::new(move |to, routed| to == CAROL || routed.header().source.address == carol);
     world.until("away", |world| {
-        world.told[ALICE]
-            .iter()
-            .any(|event| matches!(event, Event::Away { .. }))
+        world.was_told(ALICE, |event| matches!(event, Event::Away { .. }))
     });
     world.loses = Box::new(|_, _| false);
     world.until("back", |world| {
-        world.told[ALICE]
-            .iter()
-            .any(|event| matches!(event, Event::Back { .. }))
+        world.was_told(ALICE, |event| matches!(event, Event::Back { .. }))
     });
     world.pass(30_000);
     world.publish(ALICE, session, "there you are").unwrap();

@@ -128,9 +128,7 @@ fn a_commit_that_was_changed_does_not_keep_the_true_one_out() {
         })
         .unwrap();
     world.until("bob knows", |world| {
-        world.told[BOB]
-            .iter()
-            .any(|event| matches!(event, Event::Removed { .. }))
+        world.was_told(BOB, |event| matches!(event, Event::Removed { .. }))
     });
 }
 

@@ -109,9 +109,7 @@ fn what_stands_behind_a_gap_is_heard_when_its_speaker_leaves() {
         })
         .unwrap();
     world.until("bob is out", |world| {
-        world.told[CAROL]
-            .iter()
-            .any(|event| matches!(event, Event::Removed { .. }))
+        world.was_told(CAROL, |event| matches!(event, Event::Removed { .. }))
     });
     assert_eq!(world.heard_with_gaps(ALICE), ["1", "lost", "3"]);
     assert_eq!(world.heard_with_gaps(CAROL), ["1", "lost", "3"]);

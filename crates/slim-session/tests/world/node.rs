@@ -176,6 +176,10 @@ impl World {
         received.collect()
     }
 
+    pub(crate) fn was_told(&self, who: usize, what: impl Fn(&Event) -> bool) -> bool {
+        self.told[who].iter().any(what)
+    }
+
     pub(crate) fn joined(&self, who: usize) -> usize {
         let joined = self.told[who].iter();
         joined
