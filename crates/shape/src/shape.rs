@@ -256,6 +256,19 @@ impl Shape {
         Duration::from_micros(micros)
     }
 
+    /// How far the beats are apart to which an end may put off its slots, so that slots, and what comes
+    /// in, wake it together: at most an eighth of the time between slots. Beats of different rates
+    /// fall together as often as they can. `None` where slots are too close for it, or are none.
+    pub fn beat(&self) -> Option<Duration> {
+        let between = slot_interval(self.millislots);
+        let fits = |beat: &u64| beat * 8 <= between;
+        match self.mode {
+            Mode::Adaptive | Mode::Constant => BEATS.into_iter().find(fits),
+            Mode::Padded | Mode::Immediate => None,
+        }
+        .map(Duration::from_micros)
+    }
+
     /// How long this direction may be silent by its own schedule; `None` where it has none.
     pub fn silence_max(&self) -> Option<Duration> {
         let intervals = match self.mode {
@@ -385,6 +398,9 @@ pub const BANK_MAX: u32 = 64;
 /// More slots than this make a transfer of a frame.
 const BULK_SLOTS: usize = 16;
 
+/// In microseconds.
+const BEATS: [u64; 4] = [20_000, 10_000, 5_000, 2_500];
+
 /// How often cover of each bucket is drawn, of 100, smallest bucket first: acknowledgements and
 /// receipts, then messages of a few hundred bytes to some KiB, then results of tools. This is the
 /// mix of the simulated agents (chat, tool calls, a group), not a measured one.
@@ -423,6 +439,21 @@ fn mean_cover_on_the_wire() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ends_wake_together_and_no_slot_is_put_off_by_much() {
+        let pairs = [(1_000, 20_000), (4_000, 20_000), (16_000, 5_000)];
+        for (millislots, micros) in pairs {
+            for mode in [Mode::Adaptive, Mode::Constant] {
+                let shape = Shape::new(mode).with_rate(millislots).unwrap();
+                let beat = Some(Duration::from_micros(micros));
+                assert_eq!(shape.beat(), beat, "{millislots}");
+            }
+        }
+        let close = Shape::new(Mode::Adaptive).with_rate(200_000).unwrap();
+        assert_eq!(close.beat(), None);
+        assert_eq!(Shape::new(Mode::Immediate).beat(), None);
+    }
 
     #[test]
     fn values_that_make_no_sense_are_refused_with_their_range() {

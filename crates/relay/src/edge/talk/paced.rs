@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use skytale_shape::{Bulk, Micros, Mode, Shape, Shaper};
+use skytale_shape::{Bulk, Micros, Shape, Shaper};
 use skytale_wire::frame::{self, ToAgent};
 use tokio::time::{Instant, sleep_until};
 use tracing::error;
@@ -89,8 +89,11 @@ impl<M: Mouth> Paced<M> {
     /// machine once, and waking it costs more than a cell. Beats depend on the clock alone.
     fn wake(&self) -> Option<Instant> {
         let due = self.shaper.next_wake()?.get();
-        let beat = beat(self.shaper.shape());
-        Some(self.began + Duration::from_micros(due.next_multiple_of(beat)))
+        let due = match self.shaper.shape().beat() {
+            Some(beat) => due.next_multiple_of(micros(beat).get()),
+            None => due,
+        };
+        Some(self.began + Duration::from_micros(due))
     }
 
     /// Writes the cells that are due, each by itself where they have one size: of two that come at
@@ -129,39 +132,4 @@ impl<M: Mouth> Paced<M> {
 
 fn micros(passed: Duration) -> Micros {
     Micros::new(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX))
-}
-
-/// How far beats are apart, in microseconds: at most an eighth of the time between slots. Those of
-/// different rates fall together as often as they can.
-fn beat(shape: &Shape) -> u64 {
-    let between = 1_000_000_000 / u64::from(shape.millislots());
-    let fits = |beat: &u64| beat * 8 <= between;
-    match shape.mode() {
-        Mode::Adaptive | Mode::Constant => BEATS.into_iter().find(fits).unwrap_or(1),
-        Mode::Padded | Mode::Immediate => 1,
-    }
-}
-
-const BEATS: [u64; 4] = [20_000, 10_000, 5_000, 2_500];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_wake_together_and_no_slot_is_put_off_by_much() {
-        let pairs = [
-            (1_000, 20_000),
-            (4_000, 20_000),
-            (16_000, 5_000),
-            (200_000, 1),
-        ];
-        for (millislots, expected) in pairs {
-            for mode in [Mode::Adaptive, Mode::Constant] {
-                let shape = Shape::new(mode).with_rate(millislots).unwrap();
-                assert_eq!(beat(&shape), expected, "{millislots}");
-            }
-        }
-        assert_eq!(beat(&Shape::new(Mode::Immediate)), 1);
-    }
 }
