@@ -52,7 +52,7 @@ pub use client::{Agent, AgentBuilder, RelayStatus, Status};
 pub use config::{Config, Context, Flags, RelayAddr, Timeouts, check_agent_name};
 pub use error::Error;
 pub use events::Events;
-pub use link::{Carrier, GRPC_PORT, LinkState, grpc_reaches};
+pub use link::{Beats, Carrier, GRPC_PORT, Held, LinkState, grpc_reaches};
 pub use message::{IntoDraft, Message};
 pub use skytale_agent::{
     Draft, Event,

@@ -39,7 +39,7 @@ use skytale_wire::{
     refusal::Refusal,
 };
 use tokio::{
-    runtime::{Builder, Handle},
+    runtime::Handle,
     sync::{broadcast, mpsc, watch},
     task::JoinHandle,
     time::timeout,
@@ -59,6 +59,7 @@ use crate::{
 };
 
 pub(crate) mod address;
+mod beat;
 mod connected;
 mod dialer;
 mod paced;
@@ -69,6 +70,7 @@ mod vigil;
 mod writer;
 
 pub use address::GRPC_PORT;
+pub use beat::{Beats, Held};
 pub use connected::Carrier;
 pub use dialer::grpc_reaches;
 
@@ -162,19 +164,21 @@ pub(crate) struct LinkSetup {
 pub(crate) struct Runtime {
     handle: Handle,
     links: TaskTracker,
+    beats: Beats,
 }
 
 impl Runtime {
     /// Starts the thread. When the agent's threads are to end, links that were let go have a moment to
     /// say goodbye.
     pub(crate) fn start(threads: &Threads) -> Result<Self, Error> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
+        let beats = Beats::new(seeded());
+        let runtime = beats
+            .runtime()
             .map_err(|_| Error::unreachable("this machine has no room for another thread"))?;
         let started = Self {
             handle: runtime.handle().clone(),
             links: TaskTracker::new(),
+            beats,
         };
         let (stop, links) = (threads.stop_token(), started.links.clone());
         threads.spawn("skytale-lines", move || {
@@ -230,6 +234,7 @@ impl Link {
             traffic: setup.traffic,
             tallies,
             notices: setup.notices.clone(),
+            beats: setup.runtime.beats.clone(),
             events: setup.events.clone(),
             addresses: addresses.clone(),
             view: Arc::clone(&view),

@@ -12,40 +12,51 @@ use std::{
 };
 
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
-use skytale_sdk::{Mode, RelayAddr, Shape};
+use skytale_sdk::{Beats, Mode, RelayAddr, Shape};
 use skytale_shape::{Micros, Shaper};
 use tempfile::TempDir;
 use tokio::{
+    sync::oneshot,
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Effort, Figure,
-    client::{Client, Issuer, Open, Reader, Writer, random},
+    client::{Client, Issuer, Reader, Writer, random},
     idle, number,
     parts::{Part, RelayIs, Role},
 };
 use crate::exit::Failure;
 
 pub(super) async fn measure(effort: Effort) -> Result<Vec<Figure>, Failure> {
-    let issuer = Issuer::new()?;
+    let issuer = Arc::new(Issuer::new()?);
     let shape = Shape::new(Mode::Adaptive);
     let shaped = House::open(&issuer).await?;
     let quiet = House::open(&issuer).await?;
     let counts = Arc::new(Counts::default());
     let mut lines = JoinSet::new();
-    let mut kept = Vec::new();
+    let stop = CancellationToken::new();
+    // Threads cannot be aborted: whatever goes wrong here, they must hear of it.
+    let running = stop.clone().drop_guard();
     let mut idle_ones = Vec::new();
     let mut figures = Vec::new();
     let mut steps = Vec::new();
     for wanted in effort.shaped_lines {
-        while kept.len() < *wanted as usize {
-            let client = Client::connect_shaped(&shaped.addr, &issuer, &shape).await?;
-            let (reader, writer, open) = client.split();
-            kept.push(open);
-            lines.spawn(send(writer, shape, Arc::clone(&counts)));
-            lines.spawn(receive(reader, Arc::clone(&counts)));
+        while lines.len() < *wanted as usize {
+            let (up, is_up) = oneshot::channel();
+            let line = Line {
+                relay: shaped.addr.clone(),
+                issuer: Arc::clone(&issuer),
+                shape,
+                counts: Arc::clone(&counts),
+                stop: stop.clone(),
+            };
+            lines.spawn_blocking(|| line.live(up));
+            if is_up.await.is_err() {
+                return Err(first_end(&mut lines).await);
+            }
         }
         while idle_ones.len() < *wanted as usize {
             idle_ones.push(idle::connected(&quiet.addr, &issuer).await?);
@@ -56,12 +67,7 @@ pub(super) async fn measure(effort: Effort) -> Result<Vec<Figure>, Failure> {
         };
         let watched = tokio::select! {
             watched = watched => watched,
-            Some(ended) = lines.join_next() => {
-                return Err(match ended {
-                    Ok(Err(failure)) => failure,
-                    Ok(Ok(())) | Err(_) => Failure::failed("a line has ended early"),
-                });
-            }
+            failure = first_end(&mut lines) => return Err(failure),
         };
         let Some(watched) = watched else {
             // This system does not say what a process uses.
@@ -70,9 +76,8 @@ pub(super) async fn measure(effort: Effort) -> Result<Vec<Figure>, Failure> {
         figures.extend(watched.figures(*wanted, &shape));
         steps.push((f64::from(*wanted), watched.share(&watched.shaped)));
     }
-    lines.shutdown().await;
-    let closing: JoinSet<()> = kept.into_iter().map(Open::close).collect();
-    closing.join_all().await;
+    drop(running);
+    lines.join_all().await;
     let closing: JoinSet<()> = idle_ones.into_iter().map(Client::close).collect();
     closing.join_all().await;
     shaped.close().await?;
@@ -199,6 +204,45 @@ impl Watched {
             )
             .note("the same seconds, a relay of its own"),
         ]
+    }
+}
+
+/// An agent's line on a thread of its own, which sees the world on its beats only.
+struct Line {
+    relay: RelayAddr,
+    issuer: Arc<Issuer>,
+    shape: Shape,
+    counts: Arc<Counts>,
+    stop: CancellationToken,
+}
+
+impl Line {
+    /// Until it is stopped; `up` is told when the relay has let it in.
+    fn live(self, up: oneshot::Sender<()>) -> Result<(), Failure> {
+        let beats = Beats::new(ChaCha8Rng::from_seed(random()?));
+        beats.runtime()?.block_on(async {
+            let client = Client::connect_shaped(&self.relay, &self.issuer, &self.shape).await?;
+            let (reader, writer, open) = client.split();
+            // Whoever started it may have given up.
+            let _ = up.send(());
+            let held = self.shape.beat().map(|period| beats.hold(period));
+            let ended = tokio::select! {
+                ended = send(writer, self.shape, Arc::clone(&self.counts)) => ended,
+                ended = receive(reader, Arc::clone(&self.counts)) => ended,
+                () = self.stop.cancelled() => Ok(()),
+            };
+            drop(held);
+            open.close().await;
+            ended
+        })
+    }
+}
+
+/// Why the first line that ended did.
+async fn first_end(lines: &mut JoinSet<Result<(), Failure>>) -> Failure {
+    match lines.join_next().await {
+        Some(Ok(Err(failure))) => failure,
+        Some(Ok(Ok(())) | Err(_)) | None => Failure::failed("a line has ended early"),
     }
 }
 

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use iroh::{
     Endpoint, SecretKey,
     endpoint::{
-        Connection, Incoming as Knock, IncomingAddr, QuicTransportConfig, RecvStream, SendStream,
-        VarInt, presets,
+        AckFrequencyConfig, Connection, Incoming as Knock, IncomingAddr, QuicTransportConfig,
+        RecvStream, SendStream, VarInt, presets,
     },
 };
 use skytale_shape::Shape;
@@ -296,6 +296,7 @@ impl Ear for QuicEar {
 /// Keep-alives are iroh's, every 5 s; an agent that asks more often spares us ours.
 fn transport_config() -> QuicTransportConfig {
     QuicTransportConfig::builder()
+        .ack_frequency_config(Some(at_once()))
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_MS_MAX).into()))
         .max_concurrent_bidi_streams(VarInt::from_u32(16))
         .max_concurrent_uni_streams(VarInt::from_u32(4))
@@ -309,6 +310,14 @@ fn transport_config() -> QuicTransportConfig {
         .mtu_discovery_config(None)
         .datagram_receive_buffer_size(None)
         .build()
+}
+
+/// Agents are to acknowledge each packet as it comes. When a timer of theirs says when, the wait tells a
+/// watcher a little about whether the program around it is at work (`docs/traffic.md`).
+fn at_once() -> AckFrequencyConfig {
+    let mut config = AckFrequencyConfig::default();
+    config.ack_eliciting_threshold(VarInt::from_u32(0));
+    config
 }
 
 /// After this silence an agent is gone, and its place and its memory are free. As long as iroh gives

@@ -20,6 +20,7 @@ use skytale_tunnel::Inside;
 use skytale_wire::refusal::{Refusal, Remedy};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split},
+    task::yield_now,
     time::{sleep, timeout},
 };
 
@@ -190,11 +191,15 @@ impl Mouth {
                 ..
             } => {
                 let sent = || connection.stats().frame_tx.stream;
-                for _ in 0..APART_TRIES {
+                for tries in 0..APART_TRIES {
                     if sent() > *written {
                         break;
                     }
-                    sleep(APART).await;
+                    if tries < APART_TURNS {
+                        yield_now().await;
+                    } else {
+                        sleep(APART).await;
+                    }
                 }
                 *written = sent();
             }
@@ -270,7 +275,8 @@ fn why_lost(error: &ReadError) -> End {
 const READ_BYTES: usize = 64 * 1024;
 /// The same where a buffer stands ready while nothing comes.
 const PIECE_BYTES: usize = 4 * 1024;
-/// How often it is looked whether QUIC has sent a cell before the next one is written, and how many
-/// times.
-const APART: Duration = Duration::from_millis(1);
+/// How often it is looked whether QUIC has sent a cell before the next one is written: first as often as
+/// the other tasks of the thread have had a turn, since QUIC's is among them, and then by the clock.
 const APART_TRIES: u32 = 20;
+const APART_TURNS: u32 = 8;
+const APART: Duration = Duration::from_millis(1);

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{
     End, Parcel,
+    beat::Held,
     connected::Mouth,
     writer::{WRITE_BYTES, Writer},
 };
@@ -29,6 +30,8 @@ pub(super) struct Paced {
     /// that one.
     began: Instant,
     cells: Vec<u8>,
+    /// While it lives, its thread wakes on beats only.
+    _beats: Option<Held>,
 }
 
 impl Paced {
@@ -41,12 +44,15 @@ impl Paced {
         let schedule = ChaCha8Rng::from_rng(&mut rng);
         let mut shaper = Shaper::new(shapes.to_relay, schedule, rng, Micros::new(0));
         shaper.hold_what_is_wanted();
+        let beats = shapes.to_relay.beat();
+        let beats = beats.map(|period| writer.beats.hold(period));
         Self {
             writer,
             mouth,
             shaper,
             began: Instant::now(),
             cells: Vec::new(),
+            _beats: beats,
         }
     }
 

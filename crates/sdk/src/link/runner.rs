@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    End, FLUSH_MAX, FRAMES_MAX, LineEvent, LineId, LineNews, LinkState, LinkView,
+    Beats, End, FLUSH_MAX, FRAMES_MAX, LineEvent, LineId, LineNews, LinkState, LinkView,
     connected::Connected,
     dialer::Dialer,
     lock, pause,
@@ -42,6 +42,7 @@ pub(super) struct Runner {
     pub(super) traffic: Traffic,
     pub(super) tallies: Tallies,
     pub(super) notices: broadcast::Sender<Event>,
+    pub(super) beats: Beats,
     pub(super) events: mpsc::Sender<LineEvent>,
     pub(super) addresses: watch::Receiver<Vec<String>>,
     pub(super) view: Arc<Mutex<LinkView>>,
@@ -183,6 +184,7 @@ impl Runner {
             traffic: self.traffic,
             tallies: self.tallies.clone(),
             notices: self.notices.clone(),
+            beats: self.beats.clone(),
             agreed: agreed.clone(),
         };
         let rng = ChaCha8Rng::from_rng(&mut self.rng);

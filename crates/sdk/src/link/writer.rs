@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use zeroize::Zeroizing;
 
 use super::{
-    End, Parcel,
+    Beats, End, Parcel,
     connected::{Connected, Mouth},
     paced::Paced,
     reporter::{Lane, Reporter},
@@ -31,6 +31,7 @@ pub(super) struct Writer {
     pub(super) traffic: Traffic,
     pub(super) tallies: Tallies,
     pub(super) notices: broadcast::Sender<Event>,
+    pub(super) beats: Beats,
     pub(super) agreed: watch::Receiver<Option<LineShapes>>,
 }
 

@@ -1,0 +1,277 @@
+//! The beats of the thread that lines with slots run on: between two of them it sees and does nothing.
+//!
+//! A cell that comes in is acknowledged, a slot that is due is served, what an application hands over
+//! is taken, all at the next beat. So how long this program takes to wake up and to answer, which
+//! differs by some millionths of a second with what else it does, does not show as the time between
+//! two datagrams. Beats are drawn from a generator of their own, one in each period: on a strict grid
+//! a watcher could take the remainder.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::Notify,
+};
+
+/// Shared by the thread, which waits for beats, and its lines, which say whether there are any.
+///
+/// An [`Agent`](crate::Agent) has its own. Public for who drives lines without one, to measure a relay
+/// under agents that keep time as agents do.
+#[derive(Debug, Clone)]
+pub struct Beats {
+    state: Arc<Mutex<State>>,
+    waited: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct State {
+    began: Instant,
+    /// The periods that lines have asked for, in microseconds. The shortest holds.
+    held: Vec<u64>,
+    grid: Grid,
+}
+
+/// One instant in each period, in microseconds since the thread began.
+#[derive(Debug)]
+struct Grid {
+    rng: ChaCha8Rng,
+    /// The last beat that was drawn, and the length of its period.
+    drawn: u64,
+    period: u64,
+}
+
+/// A line with slots. Without any the thread does everything at once.
+#[derive(Debug)]
+pub struct Held {
+    beats: Beats,
+    period: u64,
+}
+
+impl Beats {
+    /// None until a line asks for them.
+    pub fn new(rng: ChaCha8Rng) -> Self {
+        let state = State {
+            began: Instant::now(),
+            held: Vec::new(),
+            grid: Grid {
+                rng,
+                drawn: 0,
+                period: 0,
+            },
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            waited: Arc::default(),
+        }
+    }
+
+    /// A runtime whose one thread works on these beats.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptors left.
+    pub fn runtime(&self) -> std::io::Result<Runtime> {
+        let woken = self.clone();
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .on_thread_unpark(move || woken.wait())
+            // What came while the thread waited has to be looked for before it parks: it would wait for
+            // another beat, and longer the more else goes on. The runtime looks after each task, and
+            // so that there is one after each waiting, the waiting wakes one.
+            .event_interval(1)
+            .build()?;
+        let waited = Arc::clone(&self.waited);
+        runtime.spawn(async move {
+            loop {
+                waited.notified().await;
+            }
+        });
+        Ok(runtime)
+    }
+
+    /// From now on a beat in each period, until what is given back is dropped.
+    pub fn hold(&self, period: Duration) -> Held {
+        let period = micros(period).max(1);
+        self.with(|state| state.held.push(period));
+        Held {
+            beats: self.clone(),
+            period,
+        }
+    }
+
+    /// Sleeps until the next beat: for the thread, each time that something has woken it.
+    fn wait(&self) {
+        let rest = self.with(|state| {
+            let period = state.held.iter().min().copied()?;
+            let now = micros(state.began.elapsed());
+            Some(state.grid.next(now, period) - now)
+        });
+        if let Some(rest) = rest {
+            sleep(Duration::from_micros(rest));
+            self.waited.notify_one();
+        }
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.beats.with(|state| {
+            let at = state.held.iter().position(|held| *held == self.period);
+            if let Some(at) = at {
+                state.held.swap_remove(at);
+            }
+        });
+    }
+}
+
+fn micros(passed: Duration) -> u64 {
+    u64::try_from(passed.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Grid {
+    /// The first beat after `now`: less than two periods away.
+    fn next(&mut self, now: u64, period: u64) -> u64 {
+        if self.period != period {
+            (self.drawn, self.period) = (0, period);
+        }
+        while self.drawn <= now {
+            // Periods in which nobody asked have their beats too; nobody needs to know them.
+            let index = (self.drawn / period + 1).max(now / period);
+            self.drawn = index * period + self.rng.random_range(0..period);
+        }
+        self.drawn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+
+    use rand::SeedableRng as _;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    const PERIOD: u64 = 20_000;
+
+    fn grid(seed: u64) -> Grid {
+        Grid {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            drawn: 0,
+            period: 0,
+        }
+    }
+
+    #[test]
+    fn each_period_has_one_beat_and_no_two_lie_alike() {
+        let mut grid = grid(1);
+        let mut now = 5 * PERIOD;
+        let mut places = Vec::new();
+        for index in 0..1_000 {
+            let next = grid.next(now, PERIOD);
+            assert!(next > now && next < now + 2 * PERIOD);
+            if index > 0 {
+                assert_eq!(next / PERIOD, now / PERIOD + 1);
+            }
+            places.push(next % PERIOD);
+            now = next;
+        }
+        places.sort_unstable();
+        // A thousand even draws all in one half: a chance of 2 in 2^1000.
+        assert!(places[0] < PERIOD / 2 && places[999] >= PERIOD / 2);
+    }
+
+    #[test]
+    fn who_wakes_often_sees_the_same_beats() {
+        let mut grid = grid(2);
+        let next = grid.next(7 * PERIOD, PERIOD);
+        for now in 7 * PERIOD..next {
+            assert_eq!(grid.next(now, PERIOD), next);
+        }
+        assert!(grid.next(next, PERIOD) > next);
+    }
+
+    #[test]
+    fn after_a_long_silence_the_next_beat_is_near() {
+        let mut grid = grid(3);
+        let _ = grid.next(0, PERIOD);
+        let now = 1_000_000 * PERIOD + 3;
+        assert!(grid.next(now, PERIOD) < now + 2 * PERIOD);
+    }
+
+    /// The thread is woken by something that brings no task a turn, and a datagram comes while it
+    /// waits for its beat. Whether it slept, and whether the beat falls between the two, is chance, so
+    /// it is tried until all is as wanted; were such datagrams seen a beat later, they would be each time.
+    #[test]
+    fn what_comes_while_the_thread_waits_is_seen_at_the_same_beat() {
+        let beats = Beats::new(ChaCha8Rng::seed_from_u64(5));
+        let runtime = beats.runtime().unwrap();
+        let beat = {
+            let beats = beats.clone();
+            move || beats.with(|state| state.grid.drawn)
+        };
+        let _held = beats.hold(Duration::from_millis(200));
+        let rung = Arc::new(Notify::new());
+        let (ring, rings) = std::sync::mpsc::channel();
+        let to_us = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        to_us.set_nonblocking(true).unwrap();
+        let addr = to_us.local_addr().unwrap();
+        let bell = Arc::clone(&rung);
+        let ringer = std::thread::spawn(move || {
+            let from = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            while let Ok(()) = rings.recv() {
+                std::thread::sleep(Duration::from_millis(5));
+                bell.notify_one();
+                from.send_to(b"cell", addr).unwrap();
+            }
+        });
+        let together = runtime.block_on(async {
+            let to_us = tokio::net::UdpSocket::from_std(to_us).unwrap();
+            let (heard, mut seen) = mpsc::channel(1);
+            let at = beat.clone();
+            tokio::spawn(async move {
+                let mut cell = [0; 4];
+                while to_us.recv(&mut cell).await.is_ok() {
+                    heard.send(at()).await.unwrap();
+                }
+            });
+            for _ in 0..50 {
+                let before = beat();
+                ring.send(()).unwrap();
+                rung.notified().await;
+                let woken = beat();
+                if seen.recv().await == Some(woken) && woken != before {
+                    return true;
+                }
+            }
+            false
+        });
+        drop(ring);
+        ringer.join().unwrap();
+        assert!(together);
+    }
+
+    #[test]
+    fn beats_are_there_while_a_line_wants_them_and_the_shortest_period_holds() {
+        let beats = Beats::new(ChaCha8Rng::seed_from_u64(4));
+        let period = || beats.with(|state| state.held.iter().min().copied());
+        assert_eq!(period(), None);
+        let slow = beats.hold(Duration::from_millis(20));
+        let fast = beats.hold(Duration::from_millis(5));
+        assert_eq!(period(), Some(5_000));
+        drop(fast);
+        assert_eq!(period(), Some(20_000));
+        drop(slow);
+        assert_eq!(period(), None);
+    }
+}
