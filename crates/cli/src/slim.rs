@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use skytale_sdk::{
     Agent, Seq,
     slim::{
-        Ended, Event, Message, Name, SessionId, Settings, SharedSecret, SlimMessage, SlimParty,
+        Ended, Event, Invitations, Message, Name, SessionId, Settings, SharedSecret, Slim,
+        SlimMessage, SlimParty,
     },
 };
 use tokio::{
@@ -102,8 +103,11 @@ pub(crate) struct Log {
     #[arg(long, value_name = "HEX", value_parser = instance)]
     instance: Option<u128>,
     /// End after so many
-    #[arg(short = 'n', long, value_name = "COUNT")]
+    #[arg(short = 'n', long, value_name = "COUNT", conflicts_with = "list")]
     count: Option<u64>,
+    /// Say which logs there are: of the bare name, and of its instances
+    #[arg(long, conflicts_with_all = ["after", "instance"])]
+    list: bool,
 }
 
 /// `slim join`.
@@ -112,6 +116,9 @@ pub(crate) struct Join {
     /// Our own name
     #[arg(value_parser = name)]
     name: Name,
+    /// Follow invitations to sessions without MLS too: whoever relays those can read them
+    #[arg(long)]
+    clear: bool,
     #[command(flatten)]
     talk: Talk,
 }
@@ -182,7 +189,10 @@ pub(crate) async fn run(
         Wish::Join(wish) => {
             let secret = shared_secret(&wish.talk)?;
             let working = context::as_agent_or_new(everywhere, async |agent| {
-                let party = agent.slim_session(&wish.name.to_string(), secret).await?;
+                let name = wish.name.to_string();
+                let party = agent
+                    .slim_session(&name, secret, invitations(wish.clear))
+                    .await?;
                 let name = party.name().to_string();
                 if output.is_json() {
                     // Whoever started us can now tell others to invite.
@@ -202,7 +212,10 @@ pub(crate) async fn run(
             }
             let secret = shared_secret(&wish.talk)?;
             let working = context::as_agent_or_new(everywhere, async |agent| {
-                let mut party = agent.slim_session(&wish.name.to_string(), secret).await?;
+                let name = wish.name.to_string();
+                let mut party = agent
+                    .slim_session(&name, secret, invitations(wish.clear))
+                    .await?;
                 let session = begin(&mut party, &wish, output).await?;
                 converse(party, Some(session), wish.talk.count, output).await
             });
@@ -228,6 +241,9 @@ async fn subscribe(agent: &Agent, wish: &Sub, output: Output) -> Result<(), Fail
 /// Up to where the log was when it was asked for.
 async fn log(agent: &Agent, wish: &Log, output: Output) -> Result<(), Failure> {
     let mut slim = agent.slim(&wish.name.to_string()).await?;
+    if wish.list {
+        return list(&slim, output).await;
+    }
     if let Some(instance) = wish.instance {
         slim = slim.at(instance);
     }
@@ -246,6 +262,34 @@ async fn log(agent: &Agent, wish: &Log, output: Output) -> Result<(), Failure> {
         left = left.map(|count| count - 1);
     }
     Ok(())
+}
+
+async fn list(slim: &Slim, output: Output) -> Result<(), Failure> {
+    for log in slim.logs().await? {
+        let instance = log.instance.map(|it| format!("{:x}", it.number()));
+        let (head, pruned) = (log.head.0, log.pruned.0);
+        let line = json!({ "instance": instance, "head": head, "pruned": pruned });
+        output.result(&line, || {
+            let whose = match &instance {
+                Some(instance) => format!("--instance {instance}"),
+                None => "the bare name".to_owned(),
+            };
+            let gone = match pruned {
+                0 => String::new(),
+                pruned => format!(", up to {pruned} gone"),
+            };
+            format!("{whose}: up to seq {head}{gone}")
+        })?;
+    }
+    Ok(())
+}
+
+fn invitations(clear: bool) -> Invitations {
+    if clear {
+        Invitations::All
+    } else {
+        Invitations::OnlyWithMls
+    }
 }
 
 fn show(message: &SlimMessage, output: Output) -> Result<(), Failure> {
@@ -425,6 +469,11 @@ fn tell(event: &Event, output: Output) -> Result<(), Failure> {
             let how = if *mls { "sealed by MLS" } else { "in clear" };
             let said = format!("{} has invited us, {how}", name(moderator));
             ("joined", session, Some(moderator), said)
+        }
+        Event::Uninvited { session, moderator } => {
+            let who = name(moderator);
+            let said = format!("{who} has invited us to a session in clear; --clear follows such");
+            ("uninvited", session, Some(moderator), said)
         }
         Event::Added { session, name: who } => {
             ("added", session, Some(who), format!("{} is in", name(who)))

@@ -16,7 +16,7 @@ use skytale_agent::{
     view::{self, ChannelState, ChannelView},
 };
 use skytale_slim::{Instance, Name};
-use skytale_slim_session::SharedSecret;
+use skytale_slim_session::{Invitations, SharedSecret};
 use skytale_wire::{
     http::Secret,
     id::{AgentId, ChannelId, MessageId, RelayKey},
@@ -225,10 +225,22 @@ impl Agent {
 
     /// Becomes an agent that stock SLIM agents find at this name: it is invited to their sessions
     /// and invites to its own. All of one circle share the secret.
-    pub async fn slim_session(&self, name: &str, secret: SharedSecret) -> Result<SlimParty, Error> {
+    pub async fn slim_session(
+        &self,
+        name: &str,
+        secret: SharedSecret,
+        invitations: Invitations,
+    ) -> Result<SlimParty, Error> {
         let name = slim_name(name)?;
         let home = self.inner.home().await?;
-        SlimParty::start(Arc::clone(&self.inner), home.key, &name, secret).await
+        SlimParty::start(
+            Arc::clone(&self.inner),
+            home.key,
+            &name,
+            secret,
+            invitations,
+        )
+        .await
     }
 
     /// The API server, for calls about the account.

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use rand::RngExt as _;
 use skytale_slim::{Draft, Generation, Header, MessageType, Said, Session, SessionKind};
 use skytale_wire::{
-    frame::SlimName,
-    id::{RelayKey, Seq, SlimInstance},
+    frame::{SLIM_LOGS_MAX, SlimName, TakeSlimLogs},
+    id::{MessageId, RelayKey, Seq, SlimInstance},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -35,8 +35,9 @@ mod party;
 pub use party::SlimParty;
 pub use skytale_slim::{Address, Instance, Name, Routed};
 pub use skytale_slim_session::{
-    BadSecret, Ended, Event, Message, Reliability, SessionId, Settings, SharedSecret,
+    BadSecret, Ended, Event, Invitations, Message, Reliability, SessionId, Settings, SharedSecret,
 };
+pub use skytale_wire::frame::SlimLog;
 
 /// A name of SLIM at the agent's home relay.
 #[derive(Debug)]
@@ -100,6 +101,28 @@ impl Slim {
             deliveries,
             subscribed,
         })
+    }
+
+    /// Which logs the relay keeps of the name: of what went to any who holds it, and of what went to one
+    /// instance, as everything in sessions does. In the order of instances.
+    pub async fn logs(&self) -> Result<Vec<SlimLog>, Error> {
+        let mut logs: Vec<SlimLog> = Vec::new();
+        loop {
+            let of = TakeSlimLogs {
+                id: MessageId(rand::rng().random()),
+                components: self.name.address.components.0,
+                after: logs.last().and_then(|last| last.instance),
+            };
+            let (answer, answered) = oneshot::channel();
+            let ask = SlimAsk::Logs { of, answer };
+            let more = self.inner.slim(self.relay, ask, answered).await?;
+            let may_follow = more.len() >= SLIM_LOGS_MAX;
+            logs.extend(more);
+            // One that has no instance comes first, so the last of many has one.
+            if !may_follow || logs.last().is_none_or(|last| last.instance.is_none()) {
+                return Ok(logs);
+            }
+        }
     }
 
     /// Says something to all who are subscribed to the name. Its place in the relay's log, if the

@@ -31,5 +31,6 @@ pub use id::channel_ids;
 pub use identity::{BadSecret, SharedSecret};
 pub use party::Party;
 pub use words::{
-    Ended, Event, Input, Message, Misuse, Output, Received, Reliability, SessionId, Settings, Time,
+    Ended, Event, Input, Invitations, Message, Misuse, Output, Received, Reliability, SessionId,
+    Settings, Time,
 };

@@ -15,7 +15,8 @@ use skytale_slim::{
 };
 
 use crate::{
-    Ended, Event, Input, Message, Misuse, Output, Reliability, SessionId, Settings, Time,
+    Ended, Event, Input, Invitations, Message, Misuse, Output, Reliability, SessionId, Settings,
+    Time,
     draft::{self, Draft},
     heard::{Heard, Said, is_command},
     id,
@@ -31,7 +32,9 @@ pub struct Party {
     /// Replies to control messages, said again when the message comes again.
     echoes: VecDeque<(Echo, Routed)>,
     signers: Signers,
-    only_with_mls: bool,
+    invitations: Invitations,
+    /// Invitations that got no answer. They are repeated, and the application hears of each once.
+    uninvited: VecDeque<(Address, SessionId)>,
 }
 
 /// Which message was replied to.
@@ -40,21 +43,20 @@ type Echo = (Address, SessionId, u32, MessageType);
 impl Party {
     /// A party with a new identity below a name. Before anything else, its own
     /// [name](Self::name) is to be subscribed to.
-    pub fn new(name: &Name, secret: SharedSecret, chance: &mut impl CryptoRng) -> Self {
+    pub fn new(
+        name: &Name,
+        secret: SharedSecret,
+        invitations: Invitations,
+        chance: &mut impl CryptoRng,
+    ) -> Self {
         Self {
             identity: Identity::new(name, secret, chance),
             sessions: BTreeMap::new(),
             echoes: VecDeque::new(),
             signers: Signers::default(),
-            only_with_mls: false,
+            invitations,
+            uninvited: VecDeque::new(),
         }
-    }
-
-    /// Whether invitations to sessions without MLS get no answer. By default they are taken, and
-    /// [`Event::Joined`] says so; whoever relays such a session reads it, can say anything in it,
-    /// and can make one of an invitation whose sender signs no payloads.
-    pub fn only_with_mls(&mut self, only: bool) {
-        self.only_with_mls = only;
     }
 
     /// The name with the instance that our identity has.
@@ -335,6 +337,23 @@ impl Party {
         }
     }
 
+    /// An invitation that we do not follow.
+    fn uninvited(&mut self, heard: &Heard, out: &mut Vec<Output>) {
+        let session = SessionId(heard.session);
+        let this = (heard.source.address, session);
+        if self.uninvited.contains(&this) {
+            return;
+        }
+        if self.uninvited.len() == ECHOES_MAX {
+            self.uninvited.pop_front();
+        }
+        self.uninvited.push_back(this);
+        out.push(Output::Tell(Event::Uninvited {
+            session,
+            moderator: heard.source.clone(),
+        }));
+    }
+
     /// Somebody invites us. Whoever has the secret may: the application leaves what it does not
     /// want.
     fn invited(
@@ -351,9 +370,8 @@ impl Party {
             return;
         }
         let mls = said.mls_settings.is_some();
-        if self.only_with_mls && !mls {
-            tracing::debug!("an invitation without MLS");
-            return;
+        if self.invitations == Invitations::OnlyWithMls && !mls {
+            return self.uninvited(heard, out);
         }
         let name = |name: &Option<two::Name>| name.clone().and_then(Name::from_two);
         let is_group = heard.kind == i32::from(two::SessionType::Multicast);

@@ -116,6 +116,16 @@ pub enum Output {
     Tell(Event),
 }
 
+/// Which invitations a party follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invitations {
+    /// To sessions with MLS. The others get no answer, and [`Event::Uninvited`] says so.
+    OnlyWithMls,
+    /// All. Whoever relays a session without MLS reads it, can say anything in it, and can make one
+    /// of an invitation whose sender signs no payloads. [`Event::Joined`] says which kind it is.
+    All,
+}
+
 /// What the application learns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -133,6 +143,13 @@ pub enum Event {
         mls: bool,
         /// What the moderator put beside the invitation.
         metadata: BTreeMap<String, String>,
+    },
+    /// Somebody invited us to a session without MLS, and got no answer.
+    Uninvited {
+        /// To which.
+        session: SessionId,
+        /// Who invited.
+        moderator: Name,
     },
     /// Somebody is in: whom we invited, or another one.
     Added {

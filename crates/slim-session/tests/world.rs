@@ -17,7 +17,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
 use skytale_slim::{Generation, MessageType, Name, Routed};
 use skytale_slim_session::{
-    Ended, Event, Misuse, Output, Party, Reliability, Settings, SharedSecret,
+    Ended, Event, Invitations, Misuse, Output, Party, Reliability, Settings, SharedSecret,
 };
 
 use self::node::{ALICE, BOB, CAROL, Loss, World, clear, link, message_of};
@@ -402,7 +402,7 @@ fn another_circle_gets_no_answer() {
     let mut world = World::trio();
     let name = Name::parse("org/ns/mallory").unwrap();
     let secret = SharedSecret::new("another secret that has 32 bytes too").unwrap();
-    let mut mallory = Party::new(&name, secret, &mut world.chance);
+    let mut mallory = Party::new(&name, secret, Invitations::All, &mut world.chance);
     let mut out = Vec::new();
     let bob = Name::parse("org/ns/bob").unwrap();
     mallory

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use rand::rand_core::UnwrapErr;
 use skytale_slim::{Inbound, Name};
 use skytale_slim_session::{
-    Ended, Event, Input, Message, Misuse, Output, Party, SessionId, Settings, SharedSecret, Time,
+    Ended, Event, Input, Invitations, Message, Misuse, Output, Party, SessionId, Settings,
+    SharedSecret, Time,
 };
 use skytale_tests::{
     processes::PATIENCE,
@@ -258,7 +259,7 @@ async fn live(
     let mut wire = Wire::connect(url, &link_id).await;
     let name = Name::parse(name).unwrap();
     let secret = SharedSecret::new(SECRET).unwrap();
-    let mut party = Party::new(&name, secret, &mut chance);
+    let mut party = Party::new(&name, secret, Invitations::All, &mut chance);
     let own = party.name().clone();
     let mut numbers = 1..;
     let mut out = vec![Output::Subscribe(own)];

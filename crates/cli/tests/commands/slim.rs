@@ -3,7 +3,7 @@
 use std::fs;
 
 use data_encoding::BASE64;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::people::Machine;
 
@@ -45,6 +45,13 @@ fn what_is_said_to_a_name_is_heard_and_stays_in_its_log() {
         .ok()
         .json_lines();
     assert_eq!(log, [binary, last]);
+    let logs = machine
+        .run("slim log acme/ops/alerts --as planner --list --json")
+        .ok();
+    assert_eq!(
+        logs.json(),
+        json!({"instance": null, "head": 3, "pruned": 0})
+    );
     let elsewhere = machine.run("slim log acme/ops/other --as planner").ok();
     assert_eq!(elsewhere.stdout, "");
 }
@@ -77,6 +84,60 @@ fn two_agents_talk_in_a_session_with_mls() {
     assert_eq!(said(&told), ["plan", "and do"]);
     assert_eq!(of(&planner, "added"), ["acme/ops/coder"]);
     assert_eq!(said(&planner), ["on it"]);
+
+    // What is said in a session goes to an instance, and the relay keeps it sealed.
+    let logs = machine
+        .run("slim log acme/ops/coder --as planner --list --json")
+        .ok()
+        .json_lines();
+    let [log] = &logs[..] else { panic!("{logs:?}") };
+    let instance = log["instance"].as_str().unwrap();
+    let kept = machine
+        .run(&format!(
+            "slim log acme/ops/coder --as planner --instance {instance} --json"
+        ))
+        .ok();
+    assert_eq!(kept.json_lines().last().unwrap()["seq"], log["head"]);
+    assert!(!kept.stdout.contains("and do"));
+}
+
+#[test]
+fn a_session_in_clear_is_followed_only_by_who_says_so() {
+    let machine = Machine::new();
+    let _up = machine.up();
+    fs::create_dir_all(machine.config()).unwrap();
+    let file = machine.config().join("circle.txt");
+    fs::write(&file, "a secret of the circle that is long enough\n").unwrap();
+    let with = format!("--secret-file {}", file.display());
+
+    let mut careful = machine.begin(&format!(
+        "slim join acme/ops/coder --as coder --json {with}"
+    ));
+    let mut told = careful.lines();
+    assert_eq!(told.next().unwrap()["event"], "waiting");
+    let refused = machine.run(&format!(
+        "slim invite acme/ops/planner acme/ops/coder --as planner --clear {with}"
+    ));
+    assert_eq!(refused.code, 3, "{refused:?}");
+    let heard = told.next().unwrap();
+    assert_eq!(
+        (&heard["event"], &heard["name"]),
+        (&"uninvited".into(), &"acme/ops/planner".into())
+    );
+    drop(careful);
+
+    let mut open = machine.begin(&format!(
+        "slim join acme/ops/tester --as tester --clear -n 1 --json {with}"
+    ));
+    let mut told = open.lines();
+    assert_eq!(told.next().unwrap()["event"], "waiting");
+    machine
+        .say(
+            "hello\n",
+            &format!("slim invite acme/ops/planner acme/ops/tester --as planner --clear {with}"),
+        )
+        .ok();
+    assert_eq!(said(&told.collect::<Vec<_>>()), ["hello"]);
 }
 
 #[test]

@@ -230,7 +230,7 @@ mod tests {
         let ringer = std::thread::spawn(move || {
             let from = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             while let Ok(()) = rings.recv() {
-                std::thread::sleep(Duration::from_millis(5));
+                sleep(Duration::from_millis(5));
                 bell.notify_one();
                 from.send_to(b"cell", addr).unwrap();
             }

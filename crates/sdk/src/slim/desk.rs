@@ -10,8 +10,8 @@ use skytale_slim::{Generation, Routed};
 use skytale_wire::{
     Blob,
     frame::{
-        SlimDeliver, SlimName, SlimPublish, SlimSubscribe, SlimSubscribed, SlimUnsubscribe,
-        ToAgent, ToRelay,
+        SlimDeliver, SlimLog, SlimName, SlimPublish, SlimSubscribe, SlimSubscribed,
+        SlimUnsubscribe, TakeSlimLogs, ToAgent, ToRelay,
     },
     id::{MessageId, Seq},
 };
@@ -37,6 +37,10 @@ pub(crate) enum SlimAsk {
         /// Only if it still is who asked for it.
         to: mpsc::Sender<Delivery>,
     },
+    Logs {
+        of: TakeSlimLogs,
+        answer: Answer<Vec<SlimLog>>,
+    },
     Publish {
         message: Routed,
         /// Whoever does not wait for it does not want it said again either.
@@ -57,6 +61,7 @@ impl SlimAsk {
                 answer: Some(answer),
                 ..
             } => drop(answer.send(Err(error))),
+            Self::Logs { answer, .. } => drop(answer.send(Err(error))),
             Self::Publish { answer: None, .. } | Self::Unsubscribe { .. } => {}
         }
     }
@@ -116,9 +121,33 @@ struct Reader {
 }
 
 #[derive(Debug)]
-struct Pending {
-    frame: SlimPublish,
-    answer: Answer<Option<Seq>>,
+enum Pending {
+    Publish(SlimPublish, Answer<Option<Seq>>),
+    Logs(TakeSlimLogs, Answer<Vec<SlimLog>>),
+}
+
+impl Pending {
+    /// To be said again under the same id: the relay recognises what it has dealt with.
+    fn frame(&self) -> ToRelay {
+        match self {
+            Self::Publish(frame, _) => ToRelay::SlimPublish(frame.clone()),
+            Self::Logs(frame, _) => ToRelay::TakeSlimLogs(frame.clone()),
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Publish(_, answer) => answer.is_closed(),
+            Self::Logs(_, answer) => answer.is_closed(),
+        }
+    }
+
+    fn refuse(self, error: Error) {
+        match self {
+            Self::Publish(_, answer) => drop(answer.send(Err(error))),
+            Self::Logs(_, answer) => drop(answer.send(Err(error))),
+        }
+    }
 }
 
 impl Desk {
@@ -169,6 +198,12 @@ impl Desk {
                     self.unsubscribe(name, out);
                 }
             }
+            SlimAsk::Logs { of, answer } => {
+                if self.door.is_some() {
+                    out.push(ToRelay::TakeSlimLogs(of.clone()));
+                }
+                self.wait_for(of.id, Pending::Logs(of, answer));
+            }
             SlimAsk::Publish { message, answer } => self.publish(&message, answer, out),
         }
     }
@@ -181,7 +216,7 @@ impl Desk {
                 reader.end(knows_no_slim());
             }
             for (_, pending) in mem::take(&mut self.pending) {
-                let _ = pending.answer.send(Err(knows_no_slim()));
+                pending.refuse(knows_no_slim());
             }
             return;
         };
@@ -190,9 +225,7 @@ impl Desk {
             reader.stalled = false;
             out.push(reader.request(*name));
         }
-        // Under the same ids: the relay recognises what it has dealt with.
-        let pending = self.pending.values();
-        out.extend(pending.map(|it| ToRelay::SlimPublish(it.frame.clone())));
+        out.extend(self.pending.values().map(Pending::frame));
     }
 
     /// The line is gone; what is asked meanwhile waits for the next one.
@@ -216,15 +249,21 @@ impl Desk {
                 None
             }
             ToAgent::SlimPublished(said) => {
-                if let Some(pending) = self.pending.remove(&said.id) {
-                    let _ = pending.answer.send(Ok(said.seq));
+                if let Some(Pending::Publish(_, answer)) = self.pending.remove(&said.id) {
+                    let _ = answer.send(Ok(said.seq));
+                }
+                None
+            }
+            ToAgent::SlimLogs(said) => {
+                if let Some(Pending::Logs(_, answer)) = self.pending.remove(&said.id) {
+                    let _ = answer.send(Ok(said.logs));
                 }
                 None
             }
             ToAgent::Nack(nack) => {
                 let error = Error::Denied(nack.refusal);
                 if let Some(pending) = self.pending.remove(&nack.id) {
-                    let _ = pending.answer.send(Err(error));
+                    pending.refuse(error);
                     return None;
                 }
                 let asked = self.names.iter().find(|(_, it)| it.request == nack.id);
@@ -249,8 +288,7 @@ impl Desk {
             | ToAgent::GroupInfoWanted(_)
             | ToAgent::Renewed(_)
             | ToAgent::Pong(_)
-            | ToAgent::Closing(_)
-            | ToAgent::SlimLogs(_)) => Some(other),
+            | ToAgent::Closing(_)) => Some(other),
         }
     }
 
@@ -307,10 +345,13 @@ impl Desk {
             out.push(ToRelay::SlimPublish(frame.clone()));
         }
         if let Some(answer) = answer {
-            self.pending
-                .retain(|_, pending| !pending.answer.is_closed());
-            self.pending.insert(frame.id, Pending { frame, answer });
+            self.wait_for(frame.id, Pending::Publish(frame, answer));
         }
+    }
+
+    fn wait_for(&mut self, id: MessageId, pending: Pending) {
+        self.pending.retain(|_, pending| !pending.is_given_up());
+        self.pending.insert(id, pending);
     }
 
     fn unsubscribe(&self, name: SlimName, out: &mut Vec<ToRelay>) {

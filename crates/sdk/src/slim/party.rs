@@ -9,7 +9,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use rand::rand_core::UnwrapErr;
 use skytale_slim::Name;
 use skytale_slim_session::{
-    Event, Input, Message, Misuse, Output, Party, SessionId, Settings, SharedSecret, Time,
+    Event, Input, Invitations, Message, Misuse, Output, Party, SessionId, Settings, SharedSecret,
+    Time,
 };
 use skytale_wire::id::RelayKey;
 use tokio::{
@@ -42,9 +43,10 @@ impl SlimParty {
         relay: RelayKey,
         name: &Name,
         secret: SharedSecret,
+        invitations: Invitations,
     ) -> Result<Self, Error> {
         let mut chance = UnwrapErr(rand::rngs::SysRng);
-        let party = Party::new(name, secret, &mut chance);
+        let party = Party::new(name, secret, invitations, &mut chance);
         let name = party.name().clone();
         let (to, deliveries) = mpsc::channel(DELIVERIES_MAX);
         let (answer, answered) = oneshot::channel();

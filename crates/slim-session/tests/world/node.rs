@@ -7,7 +7,8 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 use skytale_slim::{Address, LinkId, MessageType, Name, Routed, SubscriptionId, SubscriptionTable};
 use skytale_slim_session::{
-    Ended, Event, Input, Message, Misuse, Output, Party, SessionId, Settings, SharedSecret, Time,
+    Ended, Event, Input, Invitations, Message, Misuse, Output, Party, SessionId, Settings,
+    SharedSecret, Time,
 };
 
 pub(crate) const SECRET: &str = "a secret shared by all who are tested here";
@@ -35,13 +36,18 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(names: &[&str]) -> Self {
+        Self::following(Invitations::All, names)
+    }
+
+    pub(crate) fn following(invitations: Invitations, names: &[&str]) -> Self {
         let mut chance = ChaCha20Rng::seed_from_u64(5);
         let mut table = SubscriptionTable::default();
         let parties: Vec<Party> = names
             .iter()
             .map(|name| {
                 let name = Name::parse(&format!("org/ns/{name}")).unwrap();
-                Party::new(&name, SharedSecret::new(SECRET).unwrap(), &mut chance)
+                let secret = SharedSecret::new(SECRET).unwrap();
+                Party::new(&name, secret, invitations, &mut chance)
             })
             .collect();
         for (number, party) in parties.iter().enumerate() {

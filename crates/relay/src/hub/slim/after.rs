@@ -21,6 +21,8 @@ pub(in crate::hub) enum Deed {
     Relay(Parcel),
     /// Say something that is ready.
     Say(Output),
+    /// Answer a subscription; if who owns its name could not be stored, with another word.
+    Subscribed { said: Output, unstored: Output },
     /// Answer a native agent's request; if what the answer rests on could not be stored, the
     /// request is refused.
     Answer {
@@ -37,6 +39,7 @@ impl After {
         let beside = match &self.deed {
             Deed::Relay(parcel) => parcel.weight(),
             Deed::Say(said) => weight_of(said),
+            Deed::Subscribed { said, unstored } => weight_of(said) + weight_of(unstored),
             Deed::Answer { .. } => 0,
         };
         size_of::<Self>() + beside
@@ -87,8 +90,8 @@ impl Hub {
             *held = held.saturating_sub(after.weight());
             if stored || !after.if_stored {
                 self.slim_carry_out(after, out);
-            } else if let Deed::Answer { conn, id, .. } = after.deed {
-                self.slim_answer(conn, nack(id, None, Refusal::Unavailable), out);
+            } else {
+                self.slim_not_stored(after.deed, out);
             }
         }
     }
@@ -97,8 +100,19 @@ impl Hub {
         match after.deed {
             Deed::Relay(parcel) => self.slim_relay(&parcel, out),
             // Whoever is gone meanwhile is not in the driver's books either.
-            Deed::Say(said) => out.push(said),
+            Deed::Say(said) | Deed::Subscribed { said, .. } => out.push(said),
             Deed::Answer { conn, frame, .. } => self.slim_answer(conn, frame, out),
+        }
+    }
+
+    /// Of what would be true only if it were stored.
+    fn slim_not_stored(&mut self, deed: Deed, out: &mut Vec<Output>) {
+        match deed {
+            Deed::Relay(_) | Deed::Say(_) => {}
+            Deed::Subscribed { unstored, .. } => out.push(unstored),
+            Deed::Answer { conn, id, .. } => {
+                self.slim_answer(conn, nack(id, None, Refusal::Unavailable), out);
+            }
         }
     }
 

@@ -75,12 +75,15 @@ impl Hub {
         result: Result<(), &str>,
         out: &mut Vec<Output>,
     ) {
-        if let Some(bytes) = subscription_ack(id, result) {
-            let said = Output::SlimAck {
-                conn,
-                bytes: Bytes::from(bytes),
-            };
-            self.slim_do(conn, None, Deed::Say(said), false, out);
+        let answer = |result| {
+            let bytes = Bytes::from(subscription_ack(id, result)?);
+            Some(Output::SlimAck { conn, bytes })
+        };
+        let unstored = "the relay cannot store anything now";
+        if let (Some(said), Some(unstored)) = (answer(result), answer(Err(unstored))) {
+            let deed = Deed::Subscribed { said, unstored };
+            // A refusal rests on nothing that is being stored.
+            self.slim_do(conn, None, deed, result.is_ok(), out);
         }
     }
 }

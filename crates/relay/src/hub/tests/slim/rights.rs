@@ -54,6 +54,25 @@ fn a_token_covers_what_it_names() {
 }
 
 #[test]
+fn a_name_whose_owner_could_not_be_stored_is_not_subscribed_to() {
+    let mut house = House::new();
+    let right = account("first", &["org/*"], START.plus(HOUR));
+    let alice = house.stream(right, Generation::Two, "org/ns/alice", 1);
+    house.subscribes(&alice, &alice.name);
+    house.fail_disk();
+    house.settle();
+    let said = answers(&mut house, &alice);
+    assert!(
+        matches!(&said[..], [Err(text)] if text.contains("store")),
+        "{said:?}"
+    );
+
+    house.subscribes(&alice, &alice.name);
+    house.settle();
+    assert_eq!(answers(&mut house, &alice), [Ok(())]);
+}
+
+#[test]
 fn the_first_account_owns_an_organisation_also_after_a_restart() {
     let mut house = House::new();
     let alice = stream(&mut house, "first", &["org/*"], "org/ns/alice", 1);
