@@ -9,7 +9,7 @@
 use std::{
     sync::{Arc, Mutex, PoisonError},
     thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rand::RngExt as _;
@@ -17,6 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::{
     runtime::{Builder, Runtime},
     sync::Notify,
+    time::Instant,
 };
 
 /// Shared by the thread, which waits for beats, and its lines, which say whether there are any.
@@ -106,6 +107,10 @@ impl Beats {
     }
 
     /// Sleeps until the next beat: for the thread, each time that something has woken it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "all that runs on the thread is to wait, not one task"
+    )]
     fn wait(&self) {
         let rest = self.with(|state| {
             let period = state.held.iter().min().copied()?;
@@ -213,6 +218,10 @@ mod tests {
     /// waits for its beat. Whether it slept, and whether the beat falls between the two, is chance, so
     /// it is tried until all is as wanted; were such datagrams seen a beat later, they would be each time.
     #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the thread of the runtime must have had time to park"
+    )]
     fn what_comes_while_the_thread_waits_is_seen_at_the_same_beat() {
         let beats = Beats::new(ChaCha8Rng::seed_from_u64(5));
         let runtime = beats.runtime().unwrap();

@@ -10,7 +10,10 @@ use rand_chacha::ChaCha8Rng;
 use skytale_agent::Event;
 use skytale_shape::{Bulk, Micros, Shaper};
 use skytale_wire::frame::{self, Ping, ToRelay};
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep_until},
+};
 use zeroize::Zeroizing;
 
 use super::{
@@ -115,6 +118,11 @@ impl Paced {
     /// Writes the cells that are due, each by itself where they have one size: of two that come at
     /// once QUIC would make a full datagram and a shorter one.
     async fn write_due(&mut self) -> Result<(), End> {
+        // What has come is acknowledged first. Otherwise cell and acknowledgement leave in one datagram
+        // or in two, by which of them came first and by what else has woken the thread before.
+        for _ in 0..TURNS_OF_OTHERS {
+            yield_now().await;
+        }
         let now = self.began.elapsed().as_micros();
         let now = Micros::new(u64::try_from(now).unwrap_or(u64::MAX));
         let passed = self.shaper.advance(now, &mut self.cells);
@@ -143,3 +151,7 @@ impl Paced {
         Ok(())
     }
 }
+
+/// Turns that the other tasks of the thread need until a datagram that waits in the socket has been
+/// read, handed to its connection and acknowledged; and some to spare.
+const TURNS_OF_OTHERS: u32 = 8;

@@ -1,6 +1,7 @@
 //! What waits behind a write: messages that must not overtake one of the same sender, and answers
 //! that are true only once it is stored.
 
+use bytes::Bytes;
 use skytale_wire::{frame::ToAgent, id::MessageId, refusal::Refusal};
 
 use super::{Conn, Hub, Output, Parcel, Ticket};
@@ -22,7 +23,11 @@ pub(in crate::hub) enum Deed {
     /// Say something that is ready.
     Say(Output),
     /// Answer a subscription; if who owns its name could not be stored, with another word.
-    Subscribed { said: Output, unstored: Output },
+    Subscribed {
+        conn: Conn,
+        said: Bytes,
+        unstored: Bytes,
+    },
     /// Answer a native agent's request; if what the answer rests on could not be stored, the
     /// request is refused.
     Answer {
@@ -39,7 +44,7 @@ impl After {
         let beside = match &self.deed {
             Deed::Relay(parcel) => parcel.weight(),
             Deed::Say(said) => weight_of(said),
-            Deed::Subscribed { said, unstored } => weight_of(said) + weight_of(unstored),
+            Deed::Subscribed { said, unstored, .. } => said.len() + unstored.len(),
             Deed::Answer { .. } => 0,
         };
         size_of::<Self>() + beside
@@ -100,7 +105,8 @@ impl Hub {
         match after.deed {
             Deed::Relay(parcel) => self.slim_relay(&parcel, out),
             // Whoever is gone meanwhile is not in the driver's books either.
-            Deed::Say(said) | Deed::Subscribed { said, .. } => out.push(said),
+            Deed::Say(said) => out.push(said),
+            Deed::Subscribed { conn, said, .. } => out.push(Output::SlimAck { conn, bytes: said }),
             Deed::Answer { conn, frame, .. } => self.slim_answer(conn, frame, out),
         }
     }
@@ -109,7 +115,12 @@ impl Hub {
     fn slim_not_stored(&mut self, deed: Deed, out: &mut Vec<Output>) {
         match deed {
             Deed::Relay(_) | Deed::Say(_) => {}
-            Deed::Subscribed { unstored, .. } => out.push(unstored),
+            Deed::Subscribed { conn, unstored, .. } => {
+                out.push(Output::SlimAck {
+                    conn,
+                    bytes: unstored,
+                });
+            }
             Deed::Answer { conn, id, .. } => {
                 self.slim_answer(conn, nack(id, None, Refusal::Unavailable), out);
             }

@@ -75,13 +75,14 @@ impl Hub {
         result: Result<(), &str>,
         out: &mut Vec<Output>,
     ) {
-        let answer = |result| {
-            let bytes = Bytes::from(subscription_ack(id, result)?);
-            Some(Output::SlimAck { conn, bytes })
-        };
+        let answer = |result| Some(Bytes::from(subscription_ack(id, result)?));
         let unstored = "the relay cannot store anything now";
         if let (Some(said), Some(unstored)) = (answer(result), answer(Err(unstored))) {
-            let deed = Deed::Subscribed { said, unstored };
+            let deed = Deed::Subscribed {
+                conn,
+                said,
+                unstored,
+            };
             // A refusal rests on nothing that is being stored.
             self.slim_do(conn, None, deed, result.is_ok(), out);
         }
