@@ -220,7 +220,7 @@ mod tests {
     #[test]
     #[expect(
         clippy::disallowed_methods,
-        reason = "the thread of the runtime must have had time to park"
+        reason = "the thread of the runtime must have parked, and then have been woken"
     )]
     fn what_comes_while_the_thread_waits_is_seen_at_the_same_beat() {
         let beats = Beats::new(ChaCha8Rng::seed_from_u64(5));
@@ -241,6 +241,7 @@ mod tests {
             while let Ok(()) = rings.recv() {
                 sleep(Duration::from_millis(5));
                 bell.notify_one();
+                sleep(Duration::from_millis(5));
                 from.send_to(b"cell", addr).unwrap();
             }
         });
