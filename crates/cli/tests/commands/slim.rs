@@ -60,10 +60,7 @@ fn what_is_said_to_a_name_is_heard_and_stays_in_its_log() {
 fn two_agents_talk_in_a_session_with_mls() {
     let machine = Machine::new();
     let _up = machine.up();
-    fs::create_dir_all(machine.config()).unwrap();
-    let file = machine.config().join("circle.txt");
-    fs::write(&file, "a secret of the circle that is long enough\n").unwrap();
-    let with = format!("--secret-file {}", file.display());
+    let with = circle(&machine);
 
     let mut coder = machine.begin(&format!(
         "slim join acme/ops/coder --as coder -n 2 --json {with}"
@@ -105,10 +102,7 @@ fn two_agents_talk_in_a_session_with_mls() {
 fn a_session_in_clear_is_followed_only_by_who_says_so() {
     let machine = Machine::new();
     let _up = machine.up();
-    fs::create_dir_all(machine.config()).unwrap();
-    let file = machine.config().join("circle.txt");
-    fs::write(&file, "a secret of the circle that is long enough\n").unwrap();
-    let with = format!("--secret-file {}", file.display());
+    let with = circle(&machine);
 
     let mut careful = machine.begin(&format!(
         "slim join acme/ops/coder --as coder --json {with}"
@@ -167,6 +161,14 @@ fn a_session_needs_a_secret_and_somebody_to_answer() {
     ));
     assert_eq!(nobody.code, 3, "{nobody:?}");
     assert!(nobody.stderr.contains("acme/ops/nobody"), "{nobody:?}");
+}
+
+/// The option that names a file with the secret of a circle.
+fn circle(machine: &Machine) -> String {
+    fs::create_dir_all(machine.config()).unwrap();
+    let file = machine.config().join("circle.txt");
+    fs::write(&file, "a secret of the circle that is long enough\n").unwrap();
+    format!("--secret-file {}", file.display())
 }
 
 fn of(told: &[Value], event: &str) -> Vec<String> {
