@@ -12,7 +12,10 @@ use std::{
 use data_encoding::HEXLOWER;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use skytale_sdk::{Agent, AgentId, Channel, Error, Mode};
+use skytale_sdk::{
+    Agent, AgentId, Channel, Error, Mode,
+    slim::{Ended, Event, Invitations, Message, Settings, SharedSecret, SlimParty},
+};
 use skytale_tests::processes::{Machine, PATIENCE, Ran, Said, Speaker, finish, program};
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -274,6 +277,53 @@ fn text_of_next(ears: &Receiver<Said<()>>) -> Value {
 }
 
 /// An agent of a machine, in this process.
+/// The event that ends a session may still wait for the application when it speaks again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_name_a_slim_session_that_has_just_ended_is_no_mistake() {
+    let machine = Machine::new();
+    let servers = machine.up(None);
+    let (planner, coder) = (
+        open(&machine, "planner").await,
+        open(&machine, "coder").await,
+    );
+    let secret = || SharedSecret::new("a secret that is long enough for SLIM").unwrap();
+    let mut invited = coder
+        .slim_session("acme/ops/coder", secret(), Invitations::OnlyWithMls)
+        .await
+        .unwrap();
+    let mut inviting = planner
+        .slim_session("acme/ops/planner", secret(), Invitations::OnlyWithMls)
+        .await
+        .unwrap();
+    let settings = Settings::default();
+    let session = inviting.open("acme/ops/coder", settings).await.unwrap();
+    hears(&mut inviting, |it| matches!(it, Event::Added { .. })).await;
+    hears(&mut invited, |it| matches!(it, Event::Joined { .. })).await;
+
+    // It has left when the other one has heard of it.
+    invited.leave(session).await.unwrap();
+    hears(&mut invited, |it| matches!(it, Event::Ended { .. })).await;
+    let said = inviting.publish(session, Message::new("too late")).await;
+    let left = inviting.leave(session).await;
+
+    assert!(matches!(said, Err(Error::NotFound(_))), "{said:?}");
+    assert!(matches!(left, Err(Error::NotFound(_))), "{left:?}");
+    let why = Ended::PeerLeft;
+    hears(
+        &mut inviting,
+        |it| matches!(it, Event::Ended { why: it, .. } if *it == why),
+    )
+    .await;
+    drop((invited, inviting));
+    planner.close().await.unwrap();
+    coder.close().await.unwrap();
+    servers.terminate();
+}
+
+async fn hears(party: &mut SlimParty, is_it: impl Fn(&Event) -> bool) {
+    while !is_it(&within(party.next()).await.unwrap().unwrap()) {}
+}
+
 async fn open(machine: &Machine, name: &str) -> Agent {
     Agent::builder(name)
         .data_dir(machine.data())

@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use skytale_sdk::{
-    Agent, Seq,
+    Agent, Error, Seq,
     slim::{
         Ended, Event, Invitations, Message, Name, SessionId, Settings, SharedSecret, Slim,
         SlimMessage, SlimParty,
@@ -375,6 +375,8 @@ async fn converse(
     let is_ours = session.is_some();
     let mut lines = lines_of_stdin();
     let mut typed_out = false;
+    // The session has ended, and the event that says so is on its way.
+    let mut is_over = false;
     let mut unheard = BTreeSet::new();
     let mut left = count;
     loop {
@@ -382,7 +384,7 @@ async fn converse(
         if left == Some(0) && unheard.is_empty() || said_all {
             return goodbye(party, session, output).await;
         }
-        let may_type = session.is_some() && !typed_out;
+        let may_type = session.is_some() && !typed_out && !is_over;
         tokio::select! {
             event = party.next() => {
                 let Some(event) = event? else { return Err(closed()) };
@@ -398,14 +400,23 @@ async fn converse(
                             return end_of(why);
                         }
                         session = None;
+                        is_over = false;
                     }
                     _ => {}
                 }
             }
             line = lines.recv(), if may_type => match (line, session) {
                 (Some(line), Some(session)) => {
-                    let said = party.publish(session, Message::new(line)).await?;
-                    unheard.insert(said);
+                    match party.publish(session, Message::new(line.clone())).await {
+                        Ok(said) => {
+                            unheard.insert(said);
+                        }
+                        Err(Error::NotFound(_)) => {
+                            is_over = true;
+                            tell_unsaid(session, &line, output)?;
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 _ => typed_out = true,
             },
@@ -423,7 +434,11 @@ async fn goodbye(
     let Some(session) = session else {
         return Ok(());
     };
-    party.leave(session).await?;
+    match party.leave(session).await {
+        // The other one may have been quicker: the event that says so comes next.
+        Ok(()) | Err(Error::NotFound(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
     let until = Instant::now() + GOODBYE_MAX;
     while let Ok(event) = timeout_at(until, party.next()).await {
         let Some(event) = event? else { break };
@@ -527,6 +542,16 @@ fn tell(event: &Event, output: Output) -> Result<(), Failure> {
         if !said.is_empty() {
             output.say(&said);
         }
+        Ok(())
+    }
+}
+
+/// What was typed too late is not kept: the next session may be with others.
+fn tell_unsaid(session: SessionId, line: &str, output: Output) -> Result<(), Failure> {
+    if output.is_json() {
+        output.json_line(&json!({ "event": "unsaid", "session": session.0, "text": line }))
+    } else {
+        output.say(&format!("over before it was said: {}", harmless(line)));
         Ok(())
     }
 }

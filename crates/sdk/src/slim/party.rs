@@ -115,7 +115,7 @@ impl SlimParty {
     }
 
     /// Says something to all who are in a session. [`Event::Delivered`] with the same number
-    /// follows.
+    /// follows. [`Error::NotFound`] when the session is over; its [`Event::Ended`] may be unread.
     pub async fn publish(&self, session: SessionId, message: Message) -> Result<u32, Error> {
         self.order(move |party, now, chance, out| party.publish(session, message, now, chance, out))
             .await
@@ -152,10 +152,18 @@ impl SlimParty {
         });
         let closed = |_| Error::closed();
         self.orders.send(order).await.map_err(|_| Error::closed())?;
-        answered
-            .await
-            .map_err(closed)?
-            .map_err(|misuse| Error::misuse(misuse.to_string()))
+        answered.await.map_err(closed)?.map_err(told)
+    }
+}
+
+/// A session may end while its event is still on the way to the application, so to name one that is
+/// over is no mistake.
+fn told(misuse: Misuse) -> Error {
+    let text = misuse.to_string();
+    if matches!(misuse, Misuse::NoSuchSession | Misuse::NoSuchMember) {
+        Error::NotFound(text)
+    } else {
+        Error::misuse(text)
     }
 }
 
