@@ -39,12 +39,18 @@ use super::{
 };
 use crate::{auth::Gate, config::RelayConfig, driver::Door};
 
+mod threads;
+
+use threads::{Slotted, SlottedLine, Threads};
+
 /// The listening endpoint and the connections that came by it.
 pub struct QuicEdge {
     endpoint: Endpoint,
     /// Ends the listening; connections end with the driver.
     listening: CancellationToken,
     accepting: JoinHandle<()>,
+    /// The last to go: the others' tasks run on them.
+    _threads: Threads,
 }
 
 /// Why the door could not be opened.
@@ -71,26 +77,32 @@ impl QuicEdge {
     ) -> Result<Self, QuicError> {
         let addr = config.quic_addr;
         let bind = |reason: String| QuicError::Bind { addr, reason };
-        let endpoint = Endpoint::builder(presets::Minimal)
+        let threads = Threads::start().map_err(|error| bind(error.to_string()))?;
+        let builder = Endpoint::builder(presets::Minimal)
             .secret_key(key)
             .alpns(vec![ALPN.to_vec()])
             .transport_config(transport_config())
             .clear_ip_transports()
             .bind_addr(addr)
-            .map_err(|error| bind(error.to_string()))?
-            .bind()
+            .map_err(|error| bind(error.to_string()))?;
+        let endpoint = threads
+            .handle()
+            .spawn(builder.bind())
             .await
+            .map_err(|error| bind(error.to_string()))?
             .map_err(|error| bind(error.to_string()))?;
         let edge = Arc::new(Edge {
             reception: Reception::new(config, gate, door),
             places: Places::new(config),
+            slotted: threads.slotted(),
         });
         let listening = CancellationToken::new();
-        let accepting = tokio::spawn(accept(endpoint.clone(), edge, listening.clone()));
+        let accepting = accept(endpoint.clone(), edge, listening.clone());
         Ok(Self {
+            accepting: threads.handle().spawn(accepting),
             endpoint,
             listening,
-            accepting,
+            _threads: threads,
         })
     }
 
@@ -137,6 +149,7 @@ impl fmt::Debug for QuicEdge {
 struct Edge {
     reception: Reception,
     places: Places,
+    slotted: Slotted,
 }
 
 async fn accept(endpoint: Endpoint, edge: Arc<Edge>, listening: CancellationToken) {
@@ -188,6 +201,8 @@ impl Edge {
         let carrier = Quic {
             connection,
             place: Mutex::new(place),
+            all_slotted: self.slotted.clone(),
+            slotted: Mutex::default(),
         };
         let first = carrier.stream();
         let closing = Box::pin(self.reception.converse(&carrier, first)).await;
@@ -204,6 +219,9 @@ impl Edge {
 struct Quic {
     connection: Connection,
     place: Mutex<Place>,
+    all_slotted: Slotted,
+    /// Counted among them for as long as it lives, if it has slots.
+    slotted: Mutex<Option<SlottedLine>>,
 }
 
 impl Quic {
@@ -226,9 +244,13 @@ impl Carrier for Quic {
         TransportKey(*self.connection.remote_id().as_bytes())
     }
 
-    fn let_in(&self) -> Result<(), Refusal> {
+    fn let_in(&self, to_agent: &Shape) -> Result<(), Refusal> {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         place.no_stranger_any_more();
+        if to_agent.beat().is_some() {
+            let mut slotted = self.slotted.lock().unwrap_or_else(PoisonError::into_inner);
+            *slotted = Some(self.all_slotted.line());
+        }
         self.connection
             .set_receive_window(VarInt::from_u32(CONNECTION_WINDOW));
         Ok(())

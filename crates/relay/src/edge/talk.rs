@@ -50,7 +50,7 @@ pub(super) trait Carrier: Sync {
     fn transport(&self) -> TransportKey;
 
     /// The agent has said who it is: it gets a place, and more may be on its way to us from now on.
-    fn let_in(&self) -> Result<(), Refusal>;
+    fn let_in(&self, to_agent: &Shape) -> Result<(), Refusal>;
 
     /// How long an agent may be silent on a line of this shape; `None` where the carrier finds out by
     /// itself that nobody is there.
@@ -145,7 +145,7 @@ impl Reception {
                 });
             }
         };
-        if let Err(refusal) = carrier.let_in() {
+        if let Err(refusal) = carrier.let_in(&terms.to_agent) {
             let closing = Closing {
                 refusal,
                 resume: true,

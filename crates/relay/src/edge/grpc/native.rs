@@ -206,7 +206,7 @@ impl Carrier for Tunnel {
         self.transport
     }
 
-    fn let_in(&self) -> Result<(), Refusal> {
+    fn let_in(&self, _to_agent: &Shape) -> Result<(), Refusal> {
         let seat = self.caller.sit_down(&self.edge);
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         *standing = Standing::In(seat.ok_or(Refusal::RateLimited)?);
