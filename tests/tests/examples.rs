@@ -10,7 +10,7 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
-use futures_util::future::join_all;
+use futures_util::{future::join_all, poll};
 use serde_json::{Value, json};
 use skytale_sdk::{
     Agent, AgentId, Channel, Error, Mode,
@@ -277,6 +277,32 @@ fn text_of_next(ears: &Receiver<Said<()>>) -> Value {
 }
 
 /// An agent of a machine, in this process.
+/// What such a loop leases after it has gone would be nobody's until a day later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loop_that_is_dropped_while_it_fetches_holds_nothing_back() {
+    let machine = Machine::new();
+    let servers = machine.up(None);
+    machine.two_agents();
+    let coder = open(&machine, "coder").await;
+    let channel = coder.find(CHANNEL).await.unwrap().unwrap();
+    let said = machine.say("kept\n", "send --as planner");
+    said.ok();
+    coder.caught_up().await.unwrap();
+
+    for _ in 0..100 {
+        let mut inbox = channel.messages();
+        let mut next = Box::pin(inbox.next());
+        // The fetching begins, and the loop is gone before it ends.
+        let _ = poll!(&mut next);
+    }
+
+    let message = within(channel.messages().next()).await.unwrap().unwrap();
+    assert_eq!(message.text().unwrap(), "kept");
+    drop((message, channel));
+    coder.close().await.unwrap();
+    servers.terminate();
+}
+
 /// The event that ends a session may still wait for the application when it speaks again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn to_name_a_slim_session_that_has_just_ended_is_no_mistake() {

@@ -399,7 +399,9 @@ pub struct Messages {
     channel: Channel,
     reader: String,
     news: watch::Receiver<u64>,
-    holder: Option<Holder>,
+    /// Kept alive by the job that leases, too: whoever looks around would give back its leases and
+    /// forget it, and what it leases after that would be nobody's.
+    holder: Option<Arc<Holder>>,
     /// Shared with the job that fills it, which runs to its end also when the caller is
     /// cancelled.
     leased: Arc<Mutex<Leased>>,
@@ -420,40 +422,57 @@ impl Messages {
     /// Waits for the next message; the one before it now counts as taken. `None` when the agent
     /// is no longer in the channel, or was closed. May be cancelled.
     pub async fn next(&mut self) -> Result<Option<Message>, Error> {
+        self.channel.inner.check_process()?;
+        match self.settle().await {
+            Ok(()) => {}
+            Err(_) if self.channel.inner.is_closed() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        Ok(if self.fill().await? {
+            self.pop().map(|message| self.give_out(message))
+        } else {
+            None
+        })
+    }
+
+    /// Waits as [`Self::next`] does, and hands over all that this loop holds by then: one message
+    /// or more. Asking for more says nothing of those: each counts as taken when [`Message::ack`]
+    /// says so, and what was not is shown again after this loop has been dropped. May be cancelled.
+    pub async fn next_batch(&mut self) -> Result<Option<Vec<Message>>, Error> {
+        Ok(self.fill().await?.then(|| {
+            let batch = std::mem::take(&mut lock(&self.leased).next);
+            let message =
+                |message| Message::new(message, self.channel.clone(), self.reader.clone());
+            batch.into_iter().map(message).collect()
+        }))
+    }
+
+    /// Waits until there is a message to give out; false when there will be none.
+    async fn fill(&mut self) -> Result<bool, Error> {
         let mut look_around = true;
         loop {
             self.channel.inner.check_process()?;
-            match self.step(look_around).await {
-                Ok(Step::Message(message)) => return Ok(Some(*message)),
-                Ok(Step::Over) => return Ok(None),
-                Ok(Step::Wait) => {}
-                Err(_) if self.channel.inner.is_closed() => return Ok(None),
+            if self.has_some() {
+                return Ok(true);
+            }
+            self.news.borrow_and_update();
+            match self.fetch(look_around).await {
+                Ok(_) if self.has_some() => return Ok(true),
+                Ok(true) => return Ok(false),
+                Ok(false) => {}
+                Err(_) if self.channel.inner.is_closed() => return Ok(false),
                 Err(error) => return Err(error),
             }
             look_around = tokio::select! {
                 changed = self.news.changed() => {
                     if changed.is_err() {
-                        return Ok(None);
+                        return Ok(false);
                     }
                     false
                 }
                 () = sleep(LOOK_AROUND) => true,
             };
         }
-    }
-
-    async fn step(&mut self, look_around: bool) -> Result<Step, Error> {
-        self.settle().await?;
-        if let Some(message) = self.pop() {
-            return Ok(self.give_out(message));
-        }
-        self.news.borrow_and_update();
-        let over = self.fetch(look_around).await?;
-        Ok(match self.pop() {
-            Some(message) => self.give_out(message),
-            None if over => Step::Over,
-            None => Step::Wait,
-        })
     }
 
     /// Marks what was given out before as taken.
@@ -472,10 +491,14 @@ impl Messages {
         Ok(())
     }
 
-    fn give_out(&mut self, message: skytale_agent::Message) -> Step {
+    fn give_out(&mut self, message: skytale_agent::Message) -> Message {
         let message = Message::new(message, self.channel.clone(), self.reader.clone());
         self.previous = Some(message.clone());
-        Step::Message(Box::new(message))
+        message
+    }
+
+    fn has_some(&self) -> bool {
+        !lock(&self.leased).next.is_empty()
     }
 
     fn pop(&self) -> Option<skytale_agent::Message> {
@@ -484,10 +507,12 @@ impl Messages {
 
     /// Leases a batch. Says whether the channel is over, when it was asked to look around.
     async fn fetch(&mut self, look_around: bool) -> Result<bool, Error> {
-        if self.holder.is_none() {
-            self.holder = Some(Holder::new(self.channel.inner.dir())?);
-        }
-        let holder = self.holder.as_ref().map_or([0; 16], |holder| holder.id);
+        let holder = if let Some(holder) = &self.holder {
+            Arc::clone(holder)
+        } else {
+            let holder = Arc::new(Holder::new(self.channel.inner.dir())?);
+            Arc::clone(self.holder.insert(holder))
+        };
         let leased = Arc::clone(&self.leased);
         let dir = self.channel.inner.dir().to_owned();
         let (reader, channel) = (self.reader.clone(), self.channel.id);
@@ -510,7 +535,7 @@ impl Messages {
                         tx,
                         &reader,
                         Some(channel),
-                        &holder,
+                        &holder.id,
                         now,
                         now.plus(LEASE_MS),
                         BATCH,
@@ -545,12 +570,6 @@ impl Leased {
         }
         Ok(())
     }
-}
-
-enum Step {
-    Message(Box<Message>),
-    Wait,
-    Over,
 }
 
 fn view_of(conn: &rusqlite::Connection, id: ChannelId) -> Result<Option<ChannelView>, Error> {

@@ -54,8 +54,8 @@ use crate::{
 /// Several processes may open the same agent at once; one of them holds the lines, and another
 /// takes over when it ends. When the last handle is dropped, channels and messages included, the
 /// agent lets everything go at once; [`Agent::close`] first waits for what can still leave. An
-/// agent does not outlive the runtime that it was opened in.
-#[derive(Debug)]
+/// agent does not outlive the runtime that it was opened in. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Agent {
     inner: Arc<Inner>,
 }
@@ -188,12 +188,20 @@ impl Agent {
         {
             inner.home().await?;
         }
-        let stocked = inner.until(async |worker| {
-            Ok(worker.links.iter().all(|(relay, link)| {
-                let standing = worker.standings.get(relay);
-                link.state == LinkState::Ready && standing.is_some_and(Standing::is_stocked)
-            }))
-        });
+        let stocked = async {
+            let mut news = inner.news();
+            loop {
+                let worker = inner.look(&mut news).await?;
+                let is_stocked = worker.links.iter().all(|(relay, link)| {
+                    let standing = worker.standings.get(relay);
+                    link.state == LinkState::Ready && standing.is_some_and(Standing::is_stocked)
+                });
+                if is_stocked || worker.held_by.is_some() {
+                    return Ok(());
+                }
+                look_again(&mut news).await?;
+            }
+        };
         timeout(inner.timeouts.connect + inner.slots_for_changes(), stocked)
             .await
             .map_err(|_| {
@@ -668,50 +676,31 @@ impl Inner {
             })?
     }
 
-    /// Waits for the mind to stand as `check` says; at once when it is another process.
-    async fn until(
-        &self,
-        check: impl AsyncFn(&WorkerView) -> Result<bool, Error>,
-    ) -> Result<(), Error> {
-        let mut news = self.news();
-        loop {
-            self.check_process()?;
-            news.borrow_and_update();
-            let worker = self.worker_view().await?;
-            for (_, link) in &worker.links {
-                if let LinkState::Refused(refusal) = link.state {
-                    return Err(Error::Denied(refusal));
-                }
-            }
-            if worker.held_by.is_some() || check(&worker).await? {
-                return Ok(());
-            }
-            tokio::select! {
-                changed = news.changed() => changed.map_err(|_| Error::closed())?,
-                () = sleep(LOOK_AGAIN) => {}
+    /// How the mind stands; what changes from then on is news. When it is another process, only that.
+    async fn look(&self, news: &mut watch::Receiver<u64>) -> Result<WorkerView, Error> {
+        self.check_process()?;
+        news.borrow_and_update();
+        let worker = self.worker_view().await?;
+        for (_, link) in &worker.links {
+            if let LinkState::Refused(refusal) = link.state {
+                return Err(Error::Denied(refusal));
             }
         }
+        Ok(worker)
     }
 
     /// Waits until this channel, or everything, has been read as far as the relay had it.
     pub(crate) async fn caught_up(&self, only: Option<ChannelId>) -> Result<(), Error> {
-        let level = self.until(async |worker| {
-            let standings = &worker.standings;
-            if only.is_none() && !standings.values().all(Standing::has_emptied_mailbox) {
-                return Ok(false);
+        let level = async {
+            let mut news = self.news();
+            loop {
+                let worker = self.look(&mut news).await?;
+                if worker.held_by.is_some() || self.has_read(only, &worker.standings).await? {
+                    return Ok(());
+                }
+                look_again(&mut news).await?;
             }
-            let mut channels = self
-                .shelf()?
-                .with(|reading| Ok(view::channels(reading.conn())?))
-                .await?;
-            channels.retain(|channel| only.is_none_or(|only| only == channel.id));
-            Ok(channels.iter().all(|channel| {
-                let standing = standings.get(&channel.relay);
-                standing.map_or(!Standing::may_grow(channel), |standing| {
-                    standing.has_read(channel)
-                })
-            }))
-        });
+        };
         // How much it is nobody knows beforehand. Where slots limit the rate, the wait is over when
         // nothing but cover has come for as long as everything may take where they do not.
         let patience = self.timeouts.change + self.slots_for_changes();
@@ -722,6 +711,28 @@ impl Inner {
                 what: "reading what the relay has",
                 queued: false,
             })?
+    }
+
+    /// Whether this channel, or everything, has been read as far as the relay had it.
+    async fn has_read(
+        &self,
+        only: Option<ChannelId>,
+        standings: &BTreeMap<RelayKey, Standing>,
+    ) -> Result<bool, Error> {
+        if only.is_none() && !standings.values().all(Standing::has_emptied_mailbox) {
+            return Ok(false);
+        }
+        let mut channels = self
+            .shelf()?
+            .with(|reading| Ok(view::channels(reading.conn())?))
+            .await?;
+        channels.retain(|channel| only.is_none_or(|only| only == channel.id));
+        Ok(channels.iter().all(|channel| {
+            let standing = standings.get(&channel.relay);
+            standing.map_or(!Standing::may_grow(channel), |standing| {
+                standing.has_read(channel)
+            })
+        }))
     }
 
     async fn status(&self) -> Result<Status, Error> {
@@ -901,6 +912,14 @@ impl RelayStatus {
             shapes: None,
             counters: LineCounters::default(),
         }
+    }
+}
+
+/// Waits for news, and not for ever, because what another process does is none.
+async fn look_again(news: &mut watch::Receiver<u64>) -> Result<(), Error> {
+    tokio::select! {
+        changed = news.changed() => changed.map_err(|_| Error::closed()),
+        () = sleep(LOOK_AGAIN) => Ok(()),
     }
 }
 
