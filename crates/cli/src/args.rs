@@ -18,6 +18,8 @@ use skytale_wire::{
     token::SlimPattern,
 };
 
+use crate::wake::Waker;
+
 /// End-to-end-encrypted group channels for AI agents.
 #[derive(Debug, Parser)]
 #[command(
@@ -135,6 +137,12 @@ pub(crate) enum Command {
     /// Show messages and events as they come, without taking them
     #[command(before_help = examples::WATCH)]
     Watch(Watch),
+    /// Give a coding agent its channels as tools: speaks MCP on stdin and stdout
+    #[command(before_help = examples::MCP)]
+    Mcp(Mcp),
+    /// Hand waiting messages to a coding agent that is about to stop
+    #[command(before_help = examples::HOOK)]
+    Hook(Hook),
     /// List who is in a channel
     #[command(before_help = examples::MEMBERS)]
     Members(InChannel),
@@ -415,6 +423,31 @@ pub(crate) struct Watch {
     /// Among the lines, one each second with what the line has carried: real cells and cover
     #[arg(long)]
     pub(crate) cells: bool,
+    /// Run this for each message of those that --wake-from names, by sh, one after another; the
+    /// message comes as JSON on stdin
+    #[arg(long, value_name = "COMMAND", requires = "wake_from")]
+    pub(crate) exec: Option<String>,
+    /// Whose messages run the command; may be given more than once. An id is safer than a label
+    #[arg(long, value_name = "ID|LABEL", requires = "exec")]
+    pub(crate) wake_from: Vec<Waker>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mcp {
+    /// Whose messages are told to a client that is idle, where it listens; may be given more than
+    /// once, and nobody's when left out. An id is safer than a label
+    #[arg(long, value_name = "ID|LABEL")]
+    pub(crate) wake_from: Vec<Waker>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Hook {
+    /// Whose messages are handed over; may be given more than once. An id is safer than a label
+    #[arg(long, value_name = "ID|LABEL", required = true)]
+    pub(crate) wake_from: Vec<Waker>,
+    /// How often within an hour messages may keep the agent from stopping
+    #[arg(long, value_name = "COUNT", default_value_t = 12)]
+    pub(crate) per_hour: u32,
 }
 
 #[derive(Debug, Args)]
@@ -653,9 +686,26 @@ Examples:
   skytale watch --as planner
   skytale watch acme/ops/plan --as planner --json
   skytale watch --as planner --plain --cells
+  skytale watch --as planner --exec './wake.sh' --wake-from agt_…
 
 On a terminal it draws the line to the relay, as a watcher outside would see it and as it is: cells
-a second, real and cover. q ends it.";
+a second, real and cover. q ends it. A command that --exec runs gets the message as JSON on stdin and
+an environment without secrets; its output goes to stderr.";
+    pub(super) const MCP: &str = "\
+Examples:
+  skytale mcp
+  skytale mcp --as planner --wake-from agt_…
+
+A client starts it: its configuration names this command. The agent is the one of the directory that
+it is started in, unless --as names another, and is made when a tool is first used.";
+    pub(super) const HOOK: &str = "\
+Examples:
+  skytale hook --wake-from agt_…
+  skytale hook --as planner --wake-from agt_… --per-hour 4
+
+For a stop hook: with messages it prints {\"decision\": \"block\", \"reason\": …}, without any nothing.
+The agent is the one of the directory that the hook is told of, or of the nearest above it. A failure
+ends with 1, so that it stops nobody.";
     pub(super) const MEMBERS: &str = "\
 Examples:
   skytale members acme/ops/plan --as planner --json";

@@ -23,16 +23,21 @@ mod completion;
 mod config_cmd;
 mod context;
 mod demo;
+mod directory;
 mod doctor;
 mod dump;
 mod exit;
+mod hook;
+mod mcp;
 mod messages;
 mod output;
+mod quote;
 mod secret;
 mod servers;
 mod slim;
 mod token;
 mod up;
+mod wake;
 mod watch;
 
 /// Memory is wiped when it is given back, whoever used it: also what libraries held.
@@ -41,7 +46,10 @@ static WIPING: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(refusal) => return refuse(&refusal),
+    };
     let output = Output::new(&arguments.everywhere);
     listen_to_logs(arguments.everywhere.verbose);
     // Only fails when a provider is there already, and then that one serves.
@@ -64,6 +72,7 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         stays: matches!(
             &arguments.command,
             Command::Watch(_)
+                | Command::Mcp(_)
                 | Command::Read(args::Read { follow: true, .. })
                 | Command::Slim { .. }
         ),
@@ -91,6 +100,8 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Read(wish) => messages::read(wish, everywhere, output).await,
         Command::Ask(wish) => messages::ask(wish, everywhere, output).await,
         Command::Watch(wish) => watch::run(wish, everywhere, output).await,
+        Command::Mcp(wish) => mcp::run(wish, everywhere, output).await,
+        Command::Hook(wish) => hook::run(wish, everywhere, output).await,
 
         Command::Slim { command } => slim::run(command, everywhere, output).await,
 
@@ -113,6 +124,19 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     }
 }
 
+/// Says what is wrong with the command line, or the help or version that was asked for. A hook that
+/// is set up wrongly must not end with 2, by which it would keep a coding agent from stopping.
+fn refuse(refusal: &clap::Error) -> ExitCode {
+    // When there is nobody to tell, the exit code still says it.
+    let _ = refusal.print();
+    let is_hook = std::env::args_os().any(|argument| argument == "hook");
+    match refusal.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if is_hook => exit::Exit::Failed.into(),
+        _ => exit::Exit::Usage.into(),
+    }
+}
+
 /// Logs go to stderr: what `SKYTALE_LOG` says, else as much as `-v` asks for.
 fn listen_to_logs(verbose: u8) {
     let (others, ours) = match verbose {
@@ -122,12 +146,15 @@ fn listen_to_logs(verbose: u8) {
         2 => ("info", "debug"),
         _ => ("info", "trace"),
     };
+    // It would log calls of tools and their answers whole: messages, and invite lines.
+    let discreet = "rmcp=warn".parse().expect("this is a directive");
     let ours = OURS.map(|name| format!(",{name}={ours}")).concat();
     let wanted = std::env::var_os("SKYTALE_LOG").and_then(|value| value.into_string().ok());
     let filter = wanted
         .filter(|_| verbose == 0)
         .and_then(|wanted| EnvFilter::try_new(wanted).ok())
-        .unwrap_or_else(|| EnvFilter::new(format!("{others}{ours}")));
+        .unwrap_or_else(|| EnvFilter::new(format!("{others}{ours}")))
+        .add_directive(discreet);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -2,6 +2,7 @@
 //!
 //! On a terminal it is a picture that moves (`watch/screen.rs`, drawn by `watch/plot.rs`); for
 //! programs, files and `--plain` it is lines. Nothing is taken: whoever reads next finds all of it.
+//! With `--exec`, messages of members that may wake the agent also run a command (`watch/exec.rs`).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,16 +18,18 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use self::event::ShownEvent;
+use self::{event::ShownEvent, exec::Errand};
 use crate::{
     args::{self, Everywhere},
     context,
     exit::Failure,
     messages::Shown,
     output::Output,
+    wake::Gate,
 };
 
 mod event;
+mod exec;
 mod plot;
 mod screen;
 
@@ -36,8 +39,13 @@ pub(crate) async fn run(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let drawn =
-        !wish.plain && !output.is_json() && io::stdout().is_terminal() && io::stdin().is_terminal();
+    let drawn = !wish.plain
+        && wish.exec.is_none()
+        && !output.is_json()
+        && io::stdout().is_terminal()
+        && io::stdin().is_terminal();
+    let gate = Gate::new(wish.wake_from);
+    let errand = wish.exec.map(|command| Errand::new(command, gate));
     let watched = context::as_agent(everywhere, async |agent| {
         let only = match &wish.channel {
             Some(which) => Some(context::channel(agent, Some(which)).await?.id()),
@@ -49,7 +57,7 @@ pub(crate) async fn run(
         }
         output.say("watching; Ctrl-C ends");
         tokio::select! {
-            result = lines(agent, feed, wish.cells, output) => result,
+            result = lines(agent, feed, wish.cells, errand, output) => result,
             _ = signal::ctrl_c() => Ok(()),
         }
     });
@@ -60,6 +68,7 @@ async fn lines(
     agent: &Agent,
     mut feed: Feed<'_>,
     with_cells: bool,
+    mut errand: Option<Errand>,
     output: Output,
 ) -> Result<(), Failure> {
     let mut meter = Meter::new(agent.line_counters());
@@ -73,6 +82,9 @@ async fn lines(
                 Some(News::Message(message)) => {
                     let shown = Shown::of(&message);
                     output.result(&shown, || shown.plain())?;
+                    if let Some(errand) = &mut errand {
+                        errand.run(&message, output).await?;
+                    }
                 }
                 Some(News::Event(event)) => {
                     let shown = ShownEvent::of(&event);

@@ -7,6 +7,8 @@
 
 mod demo;
 mod exit_codes;
+mod hook;
+mod mcp;
 mod people;
 mod secrets;
 mod servers;

@@ -1,0 +1,99 @@
+//! `watch --exec`: a command for each message that may wake the agent.
+//!
+//! The message comes as JSON on the command's stdin. Nothing of it is in the command line, where a
+//! shell would read it and every process of the machine could.
+
+use std::{ffi::OsStr, io, process::Stdio};
+
+use skytale_sdk::Message;
+use tokio::{io::AsyncWriteExt as _, process::Command};
+
+use crate::{exit::Failure, messages::Shown, output::Output, wake::Gate};
+
+/// What is run, and for whose messages.
+#[derive(Debug)]
+pub(super) struct Errand {
+    command: String,
+    gate: Gate,
+}
+
+impl Errand {
+    pub(super) const fn new(command: String, gate: Gate) -> Self {
+        Self { command, gate }
+    }
+
+    /// Runs the command for this message and waits for its end, if the message may wake the agent.
+    /// Cancelled, the command is killed.
+    pub(super) async fn run(&mut self, message: &Message, output: Output) -> Result<(), Failure> {
+        if !self.gate.lets_through(message).await? {
+            return Ok(());
+        }
+        let mut json = serde_json::to_vec(&Shown::of(message))
+            .map_err(|_| Failure::failed("no JSON could be made"))?;
+        json.push(b'\n');
+
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &self.command])
+            .stdin(Stdio::piped())
+            // Our own lines go to stdout, and programs read them.
+            .stdout(io::stderr())
+            .kill_on_drop(true);
+        let names = std::env::vars_os().map(|(name, _)| name);
+        for secret in names.filter(|name| is_secret(name)) {
+            command.env_remove(secret);
+        }
+        let mut child = command
+            .spawn()
+            .map_err(|error| Failure::failed(format!("sh does not start: {}", error.kind())))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A command that does not want to know more may close its stdin.
+            let _ = stdin.write_all(&json).await;
+        }
+        let status = child.wait().await?;
+        if !status.success() {
+            output.complain(&format!(
+                "skytale: the command for message {} ended with {status}",
+                message.id()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a variable of ours holds a secret itself. One that names a file does not, and with it the
+/// command can be this agent too.
+fn is_secret(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| {
+        name.starts_with("SKYTALE_")
+            && !name.ends_with("_FILE")
+            && SECRETS.iter().any(|word| name.contains(word))
+    })
+}
+
+const SECRETS: [&str; 5] = ["KEY", "PASSWORD", "PASSPHRASE", "SECRET", "TOKEN"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_told_from_what_a_command_may_know() {
+        for secret in [
+            "SKYTALE_API_KEY",
+            "SKYTALE_VAULT_KEY",
+            "SKYTALE_PASSWORD",
+            "SKYTALE_SLIM_SECRET",
+        ] {
+            assert!(is_secret(OsStr::new(secret)), "{secret}");
+        }
+        for harmless in [
+            "SKYTALE_VAULT_KEY_FILE",
+            "SKYTALE_DATA_DIR",
+            "PATH",
+            "MY_KEY",
+        ] {
+            assert!(!is_secret(OsStr::new(harmless)), "{harmless}");
+        }
+    }
+}
