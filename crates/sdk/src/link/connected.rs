@@ -20,11 +20,10 @@ use skytale_tunnel::Inside;
 use skytale_wire::refusal::{Refusal, Remedy};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split},
-    task::yield_now,
     time::{sleep, timeout},
 };
 
-use super::{End, FLUSH_MAX};
+use super::{End, FLUSH_MAX, beat::turn};
 
 /// What carries an agent's line to its relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,7 +195,7 @@ impl Mouth {
                         break;
                     }
                     if tries < APART_TURNS {
-                        yield_now().await;
+                        turn().await;
                     } else {
                         sleep(APART).await;
                     }

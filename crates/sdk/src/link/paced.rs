@@ -10,15 +10,12 @@ use rand_chacha::ChaCha8Rng;
 use skytale_agent::Event;
 use skytale_shape::{Bulk, Micros, Shaper};
 use skytale_wire::frame::{self, Ping, ToRelay};
-use tokio::{
-    task::yield_now,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroizing;
 
 use super::{
     End, Parcel,
-    beat::Held,
+    beat::{Held, turn},
     connected::Mouth,
     writer::{WRITE_BYTES, Writer},
 };
@@ -121,7 +118,7 @@ impl Paced {
         // What has come is acknowledged first. Otherwise cell and acknowledgement leave in one datagram
         // or in two, by which of them came first and by what else has woken the thread before.
         for _ in 0..TURNS_OF_OTHERS {
-            yield_now().await;
+            turn().await;
         }
         let now = self.began.elapsed().as_micros();
         let now = Micros::new(u64::try_from(now).unwrap_or(u64::MAX));
