@@ -58,6 +58,15 @@ const HOUSE: &[(&str, &[&str])] = &[
             "skytale-slim",
         ],
     ),
+    (
+        "skytale-python",
+        &[
+            "skytale-sdk",
+            "skytale-relay",
+            "skytale-api",
+            "skytale-wire",
+        ],
+    ),
 ];
 
 /// Not published, and may lean on everything.
@@ -83,6 +92,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     (
         "crates/agent/src/migrations/0003_key_packages.sql",
         "369d40ecfe9550fd9764fbaa5e8187ed4f3c5e97595a1fc70dba711fdd2522ed",
+    ),
+    (
+        "crates/agent/src/migrations/0004_history.sql",
+        "685a158c6f6c4ecc5a773af3cfba465028cc859bccba3238e3ecfb741cafd066",
     ),
     (
         "crates/api/src/migrations/0001_accounts.sql",

@@ -19,6 +19,7 @@ use crate::{
     Answer, Command, Error, Event,
     channel::Channel,
     command::CommandId,
+    history,
     identity::Identity,
     mls::provider::Provider,
     session::{Session, Uplink},
@@ -409,7 +410,8 @@ fn finish(
         session.work(step, channels)?;
         wake = [wake, session.wake(step.now)].into_iter().flatten().min();
     }
-    Ok(wake)
+    let sweep = history::sweep(step.tx, step.now)?;
+    Ok([wake, sweep].into_iter().flatten().min())
 }
 
 /// Bytes of a label.

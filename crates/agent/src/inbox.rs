@@ -143,7 +143,8 @@ pub fn reply_to(tx: &Connection, id: &MessageId) -> Result<Option<Message>, Erro
         .transpose()
 }
 
-fn message(row: &Row<'_>) -> Result<Message, Error> {
+/// A row of the inbox, or of the history.
+pub(crate) fn message(row: &Row<'_>) -> Result<Message, Error> {
     let headers: Zeroizing<Vec<u8>> = Zeroizing::new(row.get("headers")?);
     Ok(Message {
         row: row.get("row")?,

@@ -14,6 +14,7 @@ mod content;
 mod error;
 mod event;
 pub mod hands;
+pub mod history;
 mod identity;
 pub mod inbox;
 mod message;

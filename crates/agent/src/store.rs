@@ -25,6 +25,10 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
         "0003_key_packages.sql",
         include_str!("migrations/0003_key_packages.sql"),
     ),
+    (
+        "0004_history.sql",
+        include_str!("migrations/0004_history.sql"),
+    ),
 ];
 
 /// Events that are kept for readers that are not the mind.
@@ -303,18 +307,36 @@ pub(crate) fn outbox_after(
     .collect()
 }
 
-/// Takes a message out of the outbox and tells which command it belongs to, and its counter.
-pub(crate) fn settle_message(
-    tx: &Connection,
-    id: &MessageId,
-) -> Result<Option<(CommandId, u64)>, Error> {
-    tx.prepare_cached("DELETE FROM outbox WHERE id = ?1 RETURNING command, n")?
+/// A message that has left the outbox.
+pub(crate) struct Settled {
+    pub(crate) command: CommandId,
+    pub(crate) n: u64,
+    pub(crate) at: Time,
+    pub(crate) draft: Draft,
+}
+
+/// Takes a message out of the outbox.
+pub(crate) fn settle_message(tx: &Connection, id: &MessageId) -> Result<Option<Settled>, Error> {
+    let row = tx
+        .prepare_cached("DELETE FROM outbox WHERE id = ?1 RETURNING command, n, at, draft")?
         .query_row([id.0], |row| {
-            Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?))
+            Ok((
+                row.get::<_, [u8; 16]>(0)?,
+                row.get::<_, i64>(1)?,
+                row.get::<_, i64>(2)?,
+                Zeroizing::new(row.get::<_, Vec<u8>>(3)?),
+            ))
         })
-        .optional()
-        .map(|row| row.map(|(command, n)| (MessageId(command), unsigned(n))))
-        .map_err(Error::from)
+        .optional()?;
+    let Some((command, n, at, draft)) = row else {
+        return Ok(None);
+    };
+    Ok(Some(Settled {
+        command: MessageId(command),
+        n: unsigned(n),
+        at: Time(unsigned(at)),
+        draft: decode(&draft)?,
+    }))
 }
 
 /// Empties a channel's outbox and tells which commands waited.

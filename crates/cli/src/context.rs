@@ -4,16 +4,14 @@
 //! `skytale up --public-addr` said: the address that invites name.
 
 use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
 use skytale_sdk::{
     Account, Agent, Channel, ChannelState, ChannelView, Config, Context, Flags, Mode, Timeouts,
-    Traffic,
+    Traffic, replace_private,
 };
 use skytale_wire::http::Secret;
 
@@ -205,15 +203,7 @@ pub(crate) fn advertise(config_dir: &Path, name: &str, address: Option<&str>) ->
             Err(_) | Ok(()) => Ok(()),
         };
     };
-    let beside = path.with_extension("advertise.new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)?;
-    writeln!(file, "{address}")?;
-    fs::rename(beside, path)
+    replace_private(&path, format!("{address}\n").as_bytes())
 }
 
 fn advertise_file(config_dir: &Path, name: &str) -> PathBuf {

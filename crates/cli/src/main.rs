@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -27,6 +27,7 @@ mod directory;
 mod doctor;
 mod dump;
 mod exit;
+mod history;
 mod hook;
 mod mcp;
 mod messages;
@@ -98,6 +99,7 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
 
         Command::Send(wish) => messages::send(wish, everywhere, output).await,
         Command::Read(wish) => messages::read(wish, everywhere, output).await,
+        Command::History(wish) => history::run(wish, everywhere, output).await,
         Command::Ask(wish) => messages::ask(wish, everywhere, output).await,
         Command::Watch(wish) => watch::run(wish, everywhere, output).await,
         Command::Mcp(wish) => mcp::run(wish, everywhere, output).await,
@@ -129,7 +131,10 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
 fn refuse(refusal: &clap::Error) -> ExitCode {
     // When there is nobody to tell, the exit code still says it.
     let _ = refusal.print();
-    let is_hook = std::env::args_os().any(|argument| argument == "hook");
+    let is_hook = Arguments::command()
+        .ignore_errors(true)
+        .try_get_matches()
+        .is_ok_and(|matches| matches.subcommand_name() == Some("hook"));
     match refusal.exit_code() {
         0 => ExitCode::SUCCESS,
         _ if is_hook => exit::Exit::Failed.into(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use skytale_agent::{
-    Answer, Command, Draft,
+    Answer, Command, Draft, history,
     inbox::{self, DEFAULT_READER},
     view::{self, ChannelState, ChannelView, MemberView},
 };
@@ -283,6 +283,31 @@ impl Channel {
         Ok(found
             .into_iter()
             .map(|message| Message::new(message, self.fresh_handle(), DEFAULT_READER.to_owned()))
+            .collect())
+    }
+
+    /// Messages after a place in the channel's log that this agent keeps, ours among them, at most
+    /// 256: none, unless [`Agent::keep_history`](crate::Agent::keep_history) was called before they
+    /// came.
+    pub async fn history(&self, after: Seq) -> Result<Vec<Message>, Error> {
+        self.inner.check_process()?;
+        let channel = self.id;
+        let found = self
+            .inner
+            .shelf()?
+            .with(move |reading| {
+                Ok(history::after(
+                    reading.conn(),
+                    channel,
+                    after,
+                    clock::now(),
+                    LOOK_MAX,
+                )?)
+            })
+            .await?;
+        Ok(found
+            .into_iter()
+            .map(|message| Message::taken(message, self.fresh_handle(), DEFAULT_READER.to_owned()))
             .collect())
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use skytale_agent::{
-    Answer, Command, Event,
+    Answer, Command, Event, history,
     view::{self, ChannelState, ChannelView},
 };
 use skytale_slim::{Instance, Name};
@@ -163,6 +163,29 @@ impl Agent {
         let channel = self.offered(channel).await?;
         self.inner
             .change(Command::Decline { channel }, "declining the channel")
+            .await
+    }
+
+    /// From now on keeps messages this long, those it receives and its own, for
+    /// [`Channel::history`]; with zero it keeps none, as at first, and wipes those it has. It holds
+    /// for the agent, whatever process opens it.
+    ///
+    /// Whoever gets the vault and its key in that time can read them, which MLS by itself prevents.
+    /// Wiping needs a process that has the agent open.
+    pub async fn keep_history(&self, keep: Duration) -> Result<(), Error> {
+        self.inner.check_process()?;
+        self.inner
+            .shelf()?
+            .with(move |reading| reading.durably(|tx| Ok(history::keep(tx, keep)?)))
+            .await
+    }
+
+    /// How long it keeps messages. `None` when it keeps none.
+    pub async fn history_kept(&self) -> Result<Option<Duration>, Error> {
+        self.inner.check_process()?;
+        self.inner
+            .shelf()?
+            .with(|reading| Ok(history::kept_for(reading.conn())?))
             .await
     }
 

@@ -294,7 +294,8 @@ impl Context {
     pub fn write(&self, config_dir: &Path, name: &str) -> Result<(), Error> {
         check_agent_name(name)?;
         private_dir(&config_dir.join("contexts"))?;
-        replace_private(&Self::path(config_dir, name), self.to_text()?.as_bytes())
+        let content = self.to_text()?;
+        replace_private(&Self::path(config_dir, name), content.as_bytes()).map_err(unwritten)
     }
 
     /// The names of all contexts, sorted.
@@ -334,7 +335,7 @@ impl Context {
         if Self::read(config_dir, name)?.is_none() {
             return Err(Error::NotFound(format!("there is no context {name:?}")));
         }
-        replace_private(&config_dir.join(CHOSEN_FILE), name.as_bytes())
+        replace_private(&config_dir.join(CHOSEN_FILE), name.as_bytes()).map_err(unwritten)
     }
 
     fn path(config_dir: &Path, name: &str) -> PathBuf {
@@ -468,21 +469,24 @@ pub(crate) fn private_dir(dir: &Path) -> Result<(), Error> {
         .map_err(|error| unreadable("a private directory", &error))
 }
 
-/// Writes a 0600 file so that a reader sees the old content or the new.
-fn replace_private(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let beside = path.with_extension("new");
-    let write = || -> io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(|error| unreadable("a file of the configuration directory", &error))
+/// Writes a 0600 file so that a reader sees the old content or the new, also after a power cut. Two who
+/// write the same file at once have to take turns themselves.
+pub fn replace_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let beside = path.with_added_extension("new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn unwritten(error: io::Error) -> Error {
+    unreadable("a file of the configuration directory", &error)
 }
 
 /// Says what could not be reached by its kind of error, and not by its path.

@@ -49,7 +49,7 @@ mod worker;
 pub use account::Account;
 pub use channel::{Channel, InviteOptions, Messages, Sent};
 pub use client::{Agent, AgentBuilder, RelayStatus, Status};
-pub use config::{Config, Context, Flags, RelayAddr, Timeouts, check_agent_name};
+pub use config::{Config, Context, Flags, RelayAddr, Timeouts, check_agent_name, replace_private};
 pub use error::Error;
 pub use events::Events;
 pub use link::{Beats, Carrier, GRPC_PORT, Held, LinkState, grpc_reaches};

@@ -132,6 +132,9 @@ impl Message {
     /// It has been dealt with, durably: this reader is not shown it again. Asking for the next
     /// message says the same a little later.
     pub async fn ack(&self) -> Result<(), Error> {
+        if self.is_taken() {
+            return Ok(());
+        }
         let inner = self.channel.inner();
         inner.check_process()?;
         let stored = inner
@@ -142,6 +145,34 @@ impl Message {
         stored.await.map_err(|_| Error::closed())??;
         self.taken.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// It has been dealt with, as asking a loop for the next message says it: stored within
+    /// milliseconds, together with others.
+    pub async fn pass(&self) -> Result<(), Error> {
+        let inner = self.channel.inner();
+        inner.check_process()?;
+        let shelf = inner.shelf()?;
+        let room = shelf.room().await?;
+        if !self.is_taken() {
+            room.acknowledge(self.reader.clone(), self.inner.row);
+        }
+        Ok(())
+    }
+
+    /// The same without waiting. False when there is no room for it at the moment, and nothing was
+    /// said.
+    pub fn try_pass(&self) -> Result<bool, Error> {
+        let inner = self.channel.inner();
+        inner.check_process()?;
+        let shelf = inner.shelf()?;
+        let Some(room) = shelf.try_room()? else {
+            return Ok(false);
+        };
+        if !self.is_taken() {
+            room.acknowledge(self.reader.clone(), self.inner.row);
+        }
+        Ok(true)
     }
 
     pub(crate) fn is_taken(&self) -> bool {

@@ -14,7 +14,10 @@ use rusqlite::Connection;
 use skytale_agent::inbox;
 use tokio::{
     runtime::Builder,
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +82,15 @@ impl Shelf {
             .await
             .map_err(|_| Error::closed())?;
         replied.await.map_err(|_| Error::closed())?
+    }
+
+    /// Room for one more acknowledgement, if there is some at once.
+    pub(crate) fn try_room(&self) -> Result<Option<Room<'_>>, Error> {
+        match self.tasks.try_reserve() {
+            Ok(permit) => Ok(Some(Room(permit))),
+            Err(TrySendError::Full(())) => Ok(None),
+            Err(TrySendError::Closed(())) => Err(Error::closed()),
+        }
     }
 
     /// Room for one more acknowledgement, so that handing it in cannot be cancelled half-way.

@@ -16,7 +16,7 @@ use crate::{
     Answer, Error, Event, Message,
     agent::Step,
     content::Content,
-    inbox,
+    history, inbox,
     mls::{ForeignCommit, Group, MlsError, Opened},
     policy::{Bound, Committer},
     store,
@@ -117,7 +117,8 @@ impl Channel {
         let content = envelope.content_hash();
         if let Some((id, ordinal)) = store::take_sent(step.tx, &self.record.id, &content)? {
             self.record.logged = self.record.logged.max(ordinal);
-            self.published(step, &id, seq)
+            self.published(step, &id, seq)?;
+            history::settle_epoch(step.tx, &self.record.id, seq, envelope.epoch)
         } else {
             self.unreadable(step, envelope.agent, seq);
             Ok(())
@@ -164,6 +165,7 @@ impl Channel {
             headers: content.headers,
             payload: content.payload,
         };
+        history::put(step.tx, &message, step.now)?;
         inbox::put(step.tx, &message)
     }
 

@@ -16,7 +16,7 @@ use super::{
     record::{State, Wish},
 };
 use crate::{
-    Answer, Draft, Error, agent::Step, command::CommandId, content::Content,
+    Answer, Draft, Error, Message, agent::Step, command::CommandId, content::Content, history,
     mls::RATCHET_FORWARD_MAX, policy::Bound, session::Uplink, store,
 };
 
@@ -134,10 +134,27 @@ impl Channel {
     ) -> Result<(), Error> {
         self.outgoing.in_flight.remove(id);
         self.outgoing.waiting = true;
-        if let Some((command, n)) = store::settle_message(step.tx, id)? {
-            self.record.kept_n = self.record.kept_n.max(n);
+        if let Some(settled) = store::settle_message(step.tx, id)? {
+            self.record.kept_n = self.record.kept_n.max(settled.n);
             self.changed = true;
-            step.out.answers.push((command, Answer::Stored(seq)));
+            let answer = Answer::Stored(seq);
+            step.out.answers.push((settled.command, answer));
+            let ours = Message {
+                row: 0,
+                id: *id,
+                channel: self.record.id,
+                seq,
+                epoch: self.record.epoch,
+                sender: step.identity.id(),
+                label: step.label.to_owned(),
+                verified: true,
+                sent: settled.at,
+                content_type: settled.draft.content_type,
+                in_reply_to: settled.draft.in_reply_to,
+                headers: settled.draft.headers,
+                payload: settled.draft.payload,
+            };
+            history::put(step.tx, &ours, step.now)?;
         }
         Ok(())
     }
@@ -183,10 +200,11 @@ impl Channel {
     ) -> Result<(), Error> {
         // What was sealed behind it names it as its predecessor.
         self.hand_over_again();
-        if let Some((command, _)) = store::settle_message(step.tx, id)? {
-            step.out
-                .answers
-                .push((command, Answer::Failed(Error::Denied(refusal).into())));
+        if let Some(settled) = store::settle_message(step.tx, id)? {
+            step.out.answers.push((
+                settled.command,
+                Answer::Failed(Error::Denied(refusal).into()),
+            ));
         }
         Ok(())
     }

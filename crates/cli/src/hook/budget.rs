@@ -2,11 +2,11 @@
 //! watching would otherwise do so until somebody looks at the bill.
 
 use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
+
+use skytale_sdk::replace_private;
 
 use crate::exit::Failure;
 
@@ -52,18 +52,8 @@ impl Budget {
     pub(super) fn spend(&mut self) -> Result<(), Failure> {
         let times = self.times.get_or_insert_default();
         times.push(self.now);
-        let beside = self.path.with_extension("new");
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        for time in times.iter() {
-            writeln!(file, "{time}")?;
-        }
-        drop(file);
-        fs::rename(beside, &self.path)?;
+        let lines: Vec<String> = times.iter().map(u64::to_string).collect();
+        replace_private(&self.path, lines.join("\n").as_bytes())?;
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ fn the_command_line_itself_is_wrong() {
         "keys revoke",
         "join nonsense --as coder",
         "usage",
+        "send hook --nonsense",
     ] {
         let ran = machine.run(wrong);
         assert_eq!(ran.code, 2, "{wrong}: {ran:?}");

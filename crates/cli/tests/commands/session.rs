@@ -285,3 +285,41 @@ fn watching_takes_nothing() {
         "look"
     );
 }
+
+#[test]
+fn what_was_read_is_kept_only_when_somebody_asked_for_it() {
+    let machine = Machine::new();
+    let _up = machine.up();
+    machine.run("open acme/ops/plan --as planner").ok();
+    let invite = machine.run("invite acme/ops/plan --as planner").ok();
+    machine
+        .run(&format!("join {} --as coder", invite.line()))
+        .ok();
+    machine.say("before\n", "send --as coder").ok();
+    machine.run("read --as planner").ok();
+    let empty = machine.run("history --as planner").ok();
+    assert_eq!(empty.stdout, "");
+    assert!(empty.stderr.contains("--keep"), "{empty:?}");
+
+    let kept = machine.run("history --keep 7d --as planner").ok();
+    assert!(kept.stderr.contains("kept for 7d"), "{kept:?}");
+    machine.say("question\n", "send --as coder").ok();
+    let question = machine.run("read --json --as planner").ok().json();
+    machine.say("answer\n", "send --as planner").ok();
+
+    let history = machine.run("history --json --as planner").ok().json_lines();
+    assert_eq!(history[0], question);
+    assert_eq!(history[1]["text"], "answer");
+    assert_eq!(history[1]["label"], "planner");
+    assert_eq!(history.len(), 2);
+    let seq = &question["seq"];
+    let later = machine
+        .run(&format!("history --after {seq} --json --as planner"))
+        .ok();
+    assert_eq!(later.json_lines(), history[1..]);
+
+    machine.run("history --keep none --as planner").ok();
+    assert_eq!(machine.run("history --as planner").ok().stdout, "");
+    let refused = machine.run("history --keep soon --as planner");
+    assert_eq!(refused.code, 2, "{refused:?}");
+}

@@ -7,7 +7,7 @@
 //! strangers. Nothing here calls out: no relay servers, no address lookup, no port mapping.
 
 use std::{
-    fmt,
+    fmt, io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -65,6 +65,9 @@ pub enum QuicError {
         /// As the system says it.
         reason: String,
     },
+    /// The system gave no thread.
+    #[error("no thread could be started: {0}")]
+    Threads(io::ErrorKind),
 }
 
 impl QuicEdge {
@@ -77,7 +80,7 @@ impl QuicEdge {
     ) -> Result<Self, QuicError> {
         let addr = config.quic_addr;
         let bind = |reason: String| QuicError::Bind { addr, reason };
-        let threads = Threads::start().map_err(|error| bind(error.to_string()))?;
+        let threads = Threads::start().map_err(|error| QuicError::Threads(error.kind()))?;
         let builder = Endpoint::builder(presets::Minimal)
             .secret_key(key)
             .alpns(vec![ALPN.to_vec()])
