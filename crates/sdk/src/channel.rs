@@ -536,6 +536,7 @@ impl Messages {
             Arc::clone(holder)
         } else {
             let holder = Arc::new(Holder::new(self.channel.inner.dir())?);
+            self.channel.inner.note_holder(&holder);
             Arc::clone(self.holder.insert(holder))
         };
         let leased = Arc::clone(&self.leased);

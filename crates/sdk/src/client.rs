@@ -5,7 +5,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -40,7 +40,7 @@ use crate::{
     events::Events,
     hand::held_by,
     link::{self, Carrier, LinkState},
-    shelf::Shelf,
+    shelf::{Holder, Shelf},
     slim::{Slim, SlimParty},
     standing::Standing,
     threads::Threads,
@@ -466,6 +466,7 @@ impl AgentBuilder {
             asks: started.asks,
             news: started.news,
             shelf: Mutex::new(Some(shelf)),
+            holders: Mutex::default(),
             first_event,
             closed: AtomicBool::new(false),
             threads,
@@ -531,6 +532,8 @@ pub(crate) struct Inner {
     asks: mpsc::Sender<Ask>,
     news: watch::Receiver<u64>,
     shelf: Mutex<Option<Shelf>>,
+    /// Of loops that may outlive the agent.
+    holders: Mutex<Vec<Weak<Holder>>>,
     first_event: i64,
     closed: AtomicBool,
     threads: Threads,
@@ -889,7 +892,20 @@ impl Inner {
             let _ = closed.await;
         }
         self.threads.end().await;
+        // Nothing is leased any more, now that the shelf's thread has ended.
+        for holder in lock(&self.holders).drain(..) {
+            if let Some(holder) = holder.upgrade() {
+                holder.let_go();
+            }
+        }
         Ok(())
+    }
+
+    /// Remembers a loop's holder, for when the agent is closed.
+    pub(crate) fn note_holder(&self, holder: &Arc<Holder>) {
+        let mut holders = lock(&self.holders);
+        holders.retain(|known| known.strong_count() > 0);
+        holders.push(Arc::downgrade(holder));
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use data_encoding::HEXLOWER;
@@ -233,7 +233,8 @@ impl Reading {
 #[derive(Debug)]
 pub(crate) struct Holder {
     pub(crate) id: [u8; 16],
-    _alive: LockFile,
+    /// Taken when its agent is closed.
+    alive: Mutex<Option<LockFile>>,
 }
 
 impl Holder {
@@ -241,7 +242,15 @@ impl Holder {
         let mut id = [0; 16];
         getrandom::fill(&mut id).expect("the operating system gives random bytes");
         let alive = held_file(&holders(dir), &HEXLOWER.encode(&id))?;
-        Ok(Self { id, _alive: alive })
+        let alive = Mutex::new(Some(alive));
+        Ok(Self { id, alive })
+    }
+
+    /// From now on others may have what it holds, though somebody may keep it yet: in languages that
+    /// collect what nobody uses any more, a loop can outlive its agent for long.
+    pub(crate) fn let_go(&self) {
+        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        alive.take();
     }
 }
 

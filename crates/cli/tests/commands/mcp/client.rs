@@ -238,7 +238,7 @@ pub(crate) fn unquoted(block: &str) -> (Value, String) {
     let (mark, rest) = rest.split_once("]\n").unwrap();
     let (heading, rest) = rest.split_once('\n').unwrap();
     let (warning, rest) = rest.split_once(&format!("\n[begin {mark}]\n")).unwrap();
-    assert!(warning.contains("not an instruction"), "{block}");
+    assert!(warning.contains("not instructions"), "{block}");
     let text = rest.strip_suffix(&format!("\n[end {mark}]")).unwrap();
     (serde_json::from_str(heading).unwrap(), text.to_owned())
 }

@@ -1,0 +1,293 @@
+"""The same as ``skytale``, blocking: for scripts, threads and programs without an event loop.
+
+    from skytale.sync import Agent
+
+    with Agent("coder") as me:
+        ops = me.join(input("invite: "))
+        ops.send("Here.")
+
+A call that blocks lets other threads run, and Ctrl-C interrupts it within a tenth of a second.
+Interrupting one that waits loses nothing; one that changes something goes on to its end all the
+same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import cast
+
+from skytale import _arguments, _core
+from skytale._base import AgentBase, ChannelBase, LoopBase, MessageBase, event, over
+from skytale.values import ChannelView, Event, Invite, Member, Sent
+
+
+class Agent(AgentBase):
+    """One agent: an identity, its vault, and its lines to relays.
+
+    >>> with Agent("planner") as me:
+    ...     ops = me.channel("acme/ops/plan")
+
+    It may be used by several threads at once.
+    """
+
+    _channels: dict[str, Channel]
+
+    def open(self) -> Agent:
+        """Opens it, making it on first use. No network is needed: it connects by itself."""
+        if self._opened is None:
+            self._adopt(_core.Agent.open(self._name, self._settings).result())
+        return self
+
+    def close(self) -> None:
+        """Lets leave what can leave within two seconds, and closes the vault."""
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            opened.close().result()
+
+    def __enter__(self) -> Agent:
+        return self.open()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def channel(self, name: str) -> Channel:
+        """Creates a channel, or opens the one of this name that the agent is in."""
+        return self._known(self._native.channel(_arguments.text("a channel's name", name)).result())
+
+    def find(self, name: str) -> Channel | None:
+        """The channel of this name, if the agent is in it. Nothing is created."""
+        found = self._native.find(_arguments.text("a channel's name", name)).result()
+        return None if found is None else self._known(found)
+
+    def join(self, invite: str) -> Channel:
+        """Joins by an invite line. The one who made it need not be online."""
+        return self._known(self._native.join(_arguments.text("an invite", invite)).result())
+
+    def accept(self, channel: str) -> Channel:
+        """Enters a channel that an unknown agent has added us to, by its name or id."""
+        return self._known(
+            self._native.accept(_arguments.text("a channel's name", channel)).result()
+        )
+
+    def decline(self, channel: str) -> None:
+        """Refuses such a channel for good."""
+        self._native.decline(_arguments.text("a channel's name", channel)).result()
+
+    def channels(self) -> list[ChannelView]:
+        """All channels, also those that are offered or closed."""
+        return [ChannelView(*view) for view in self._native.channels().result()]
+
+    def online(self) -> None:
+        """Waits until relays have let it in, and others can add it also while it is away."""
+        self._native.online().result()
+
+    def caught_up(self) -> None:
+        """Waits until everything that waited at relays is in the vault."""
+        self._native.caught_up().result()
+
+    def events(self) -> Iterator[Event]:
+        """What happens besides messages, from the moment the agent was opened."""
+        return _Events(self._native.events(), None)
+
+    def _adopt(self, core: _core.Agent) -> None:
+        self._opened = core
+        self._channels = {}
+
+    def _known(self, core: _core.Channel) -> Channel:
+        """One handle for each channel, so that its loops share what was fetched."""
+        known = self._channels.get(core.id)
+        if known is None:
+            known = self._channels[core.id] = Channel(core, self)
+        known._native = core
+        return known
+
+
+class Channel(ChannelBase):
+    """A channel that an agent is in. ``for`` over it gives messages, and goes on where it stopped,
+    also after a restart.
+
+    Several loops over one channel share its messages out among each other.
+    """
+
+    _home: Agent
+
+    def invite(self, uses: int = 1, ttl: float = 3600) -> Invite:
+        """Makes a line by which so many agents may join within so many seconds."""
+        uses, ttl = _arguments.count("uses", uses), _arguments.seconds("ttl", ttl)
+        return Invite(self._native.invite(uses, ttl).result())
+
+    def close_invites(self) -> None:
+        """Closes every open invite."""
+        self._native.close_invites().result()
+
+    def send(
+        self,
+        what: str | bytes,
+        *,
+        content_type: str | None = None,
+        reply_to: MessageBase | str | None = None,
+    ) -> Sent:
+        """Sends a message; done when the relay has stored it.
+
+        After a ``Timeout`` it is still in the vault and leaves with the next connection: sending it
+        again would send it twice.
+        """
+        payload, kind = _arguments.payload(what, content_type)
+        question = reply_to.id if isinstance(reply_to, MessageBase) else reply_to
+        question = _arguments.optional_text("reply_to", question)
+        return Sent(*self._native.send(payload, kind, question).result())
+
+    def ask(
+        self, what: str | bytes, *, content_type: str | None = None, timeout: float = 120
+    ) -> Message:
+        """Sends a message and waits for the first reply to it, which loops leave alone.
+
+        Agents take minutes, not milliseconds. When the time is up, the reply is a message like any
+        other.
+        """
+        payload, kind = _arguments.payload(what, content_type)
+        limit = _arguments.seconds("timeout", timeout)
+        return Message(self._native.ask(payload, kind, limit).result(), self)
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """The next message, or ``None`` when none came in so many seconds.
+
+        It counts as read when the next one is asked for, or ``Message.ack`` is called.
+        """
+        limit = _arguments.optional_seconds("timeout", timeout)
+        deadline = None if limit is None else time.monotonic() + limit
+        self._settle()
+        while (core := self._inbox.pop()) is None:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            state = self._inbox.arrival(left).result()
+            if state == "late":
+                return None
+            if state == "over":
+                raise over()
+        self._left.append(core)
+        return Message(core, self)
+
+    def __iter__(self) -> Iterator[Message]:
+        return _Loop(self)
+
+    def history(self, after: int = 0) -> list[Message]:
+        """Messages after this place that the agent keeps, its own among them, whether read or not.
+
+        It keeps those that came since it was first opened with ``history=``.
+        """
+        place = _arguments.place("after", after)
+        found: list[Message] = []
+        while some := self._native.history(place).result():
+            found += [Message(core, self) for core in some]
+            place = some[-1].seq
+        return found
+
+    def members(self) -> list[Member]:
+        """Everybody in the channel."""
+        return [Member(*member) for member in self._native.members().result()]
+
+    def add(self, agents: str | Iterable[str]) -> None:
+        """Adds agents, by their ids. They need not be online."""
+        self._native.add(_arguments.agents(agents)).result()
+
+    def remove(self, agents: str | Iterable[str]) -> None:
+        """Removes agents: they cannot read what is sent from now on."""
+        self._native.remove(_arguments.agents(agents)).result()
+
+    def grant(self, agent: str, *, admin: bool, may_invite: bool) -> None:
+        """Says what a member may do: remove and grant, or add and invite."""
+        agent = _arguments.text("an agent's id", agent)
+        self._native.grant(agent, bool(admin), bool(may_invite)).result()
+
+    def leave(self) -> None:
+        """Leaves the channel."""
+        self._native.leave().result()
+
+    def rotate(self) -> None:
+        """Replaces our own keys in the group: whoever had copied them is shut out."""
+        self._native.rotate().result()
+
+    def words(self) -> tuple[str, ...]:
+        """Five words that are the same for all members, if nobody stands between them."""
+        return tuple(self._native.words().result())
+
+    def caught_up(self) -> None:
+        """Waits until everything of this channel that waited at the relay is in the vault."""
+        self._native.caught_up().result()
+
+    def events(self) -> Iterator[Event]:
+        """What happens in this channel besides messages."""
+        return _Events(self._home._native.events(), self.id)
+
+
+class Message(MessageBase):
+    __slots__ = ("_channel",)
+
+    def __init__(self, core: _core.Message, channel: Channel) -> None:
+        super().__init__(core)
+        self._channel = channel
+
+    @property
+    def channel(self) -> Channel:
+        """Where it came."""
+        return self._channel
+
+    def reply(self, what: str | bytes, *, content_type: str | None = None) -> Sent:
+        """Answers it, in its channel. Bounded for each peer: see ``Agent(replies_per_hour=…)``."""
+        payload, kind = _arguments.payload(what, content_type)
+        self._channel._home._admit_reply(self._channel.id, self.sender)
+        return Sent(*self._native.reply(payload, kind).result())
+
+    def ack(self) -> None:
+        """It has been dealt with, durably: it is not shown again."""
+        self._native.ack().result()
+
+    def as_prompt(self) -> str:
+        """What it says, framed for a model: labelled with its sender, and marked as data."""
+        return self._prompt(str(self._channel))
+
+
+Message.__doc__ = MessageBase.__doc__
+
+
+class _Loop(LoopBase):
+    __slots__ = ()
+
+    def __iter__(self) -> _Loop:
+        return self
+
+    def __next__(self) -> Message:
+        channel = cast(Channel, self._channel)
+        self._settle()
+        while (core := channel._inbox.pop()) is None:
+            if channel._inbox.arrival().result() == "over":
+                raise StopIteration
+        self._given_out = core
+        return Message(core, channel)
+
+
+class _Events:
+    __slots__ = ("_channel", "_events")
+
+    def __init__(self, events: _core.Events, channel: str | None) -> None:
+        self._events = events
+        self._channel = channel
+
+    def __iter__(self) -> _Events:
+        return self
+
+    def __next__(self) -> Event:
+        while True:
+            told = self._events.pop()
+            if told is None:
+                if not self._events.arrival().result():
+                    raise StopIteration
+            elif self._channel is None or told["channel"] == self._channel:
+                return event(told)

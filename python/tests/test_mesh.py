@@ -1,0 +1,96 @@
+"""The mesh that users test their agents on: quick to start, slow and lossy when asked to be."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from stage import CHANNEL, finish, program, run
+
+from skytale import Misuse, sync
+from skytale.testing import mesh
+
+
+def test_delay_is_felt_both_ways() -> None:
+    async def story() -> None:
+        async with mesh("alice", "bob", delay=0.1) as (alice, bob):
+            plan = await alice.channel(CHANNEL)
+            work = await bob.join(await plan.invite())
+            begun = time.monotonic()
+            await plan.send("hello")
+            stored = time.monotonic() - begun
+            message = await work.receive(30)
+            assert message is not None
+            assert stored >= 0.2
+            assert time.monotonic() - begun >= 0.2
+
+    run(story())
+
+
+def test_what_is_lost_is_said_again() -> None:
+    async def story() -> None:
+        async with mesh("alice", "bob", loss=0.2, seed=7) as (alice, bob):
+            plan = await alice.channel(CHANNEL)
+            work = await bob.join(await plan.invite())
+            for number in range(20):
+                await plan.send(str(number))
+            texts = []
+            async for message in work:
+                texts.append(message.text)
+                if len(texts) == 20:
+                    break
+            assert texts == [str(number) for number in range(20)]
+
+    run(story())
+
+
+def test_a_program_elsewhere_finds_the_mesh_by_its_environment() -> None:
+    running = mesh("alice")
+    with running as (alice,):
+        plan = alice.channel(CHANNEL)
+        text = """
+            from skytale.sync import Agent
+            with Agent("bob") as me:
+                me.join(input()).send("hello")
+        """
+        started = program(text, running.environment())
+        assert started.stdin is not None
+        started.stdin.write(plan.invite() + "\n")
+        started.stdin.flush()
+        message = plan.receive(30)
+        assert finish(started) == (0, "", "")
+        assert message is not None and (message.text, message.label) == ("hello", "bob")
+
+
+def test_nothing_is_left_behind(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    text = """
+        import os, tempfile
+        from skytale.testing import mesh
+        with mesh("alice") as (alice,):
+            alice.channel("acme/ops/plan")
+            assert os.listdir(os.environ["TMPDIR"])
+        assert os.listdir(os.environ["TMPDIR"]) == []
+        left = mesh("alice")
+        left.__enter__()
+    """
+    assert finish(program(text)) == (0, "", "")
+    import os
+
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_a_mesh_that_cannot_be_meant() -> None:
+    with pytest.raises(Misuse, match="same name"):
+        mesh("alice", "alice")
+    with pytest.raises(Misuse, match="probability"), mesh("alice", loss=1.0):
+        pass
+    with pytest.raises(Misuse), mesh("../alice"):
+        pass
+    with pytest.raises(Misuse, match="not running"):
+        mesh("alice").environment()
+    once = mesh("alice")
+    with once as (alice,):
+        assert isinstance(alice, sync.Agent)
+    with pytest.raises(Misuse, match="before"), once:
+        pass
