@@ -173,7 +173,9 @@ def test_ctrl_c_ends_a_program_that_waits(servers: dict[str, str], face: str) ->
                 plan.receive()
         """,
     }[face]
-    started = program(textwrap.dedent(OPEN) + textwrap.dedent(text), servers)
+    # Whoever runs the tests in the background has them begun with Ctrl-C ignored.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    started = program(heard + textwrap.dedent(OPEN) + textwrap.dedent(text), servers)
     assert started.stdout is not None
     assert started.stdout.readline() == "waiting\n"
 

@@ -102,6 +102,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "4e16c6179d20022c6489b6aeb33da05e7c4e5b152e546317679125eabb845f02",
     ),
     (
+        "crates/api/src/migrations/0002_revocations.sql",
+        "49521e0c2e685454aff2f874676dd267f5b846f62985e7936156c432108be61d",
+    ),
+    (
         "crates/relay/src/archive/migrations/0001_archive.sql",
         "a6f6d23a1d202018df3383bef0ed58928b83d9596cb493a3b574367c1c892b84",
     ),

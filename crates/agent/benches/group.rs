@@ -34,7 +34,7 @@ use rustix::time::{ClockId, clock_gettime};
 use skytale_agent::{Accept, Agent, AgentConfig, Answer, Command, CommandId, Input, Outputs, view};
 use skytale_relay::{
     archive::{Archive as _, ArchiveReader as _, sqlite::SqliteArchive},
-    hub::{self, Conn, Hub, HubConfig, Presented, Query, Right},
+    hub::{self, Conn, Hub, HubConfig, Payer, Presented, Query, Right},
     limits::{Limits, Rate},
 };
 use skytale_wire::{
@@ -317,7 +317,7 @@ impl House {
                     agent: hello.agent,
                     transport: TransportKey([0; 32]),
                     right: Right::Account {
-                        account: "account".to_owned(),
+                        payer: Payer::account("account"),
                         expires: self.now.plus(YEAR_MS),
                     },
                 },

@@ -60,7 +60,7 @@ pub(crate) async fn sign_in(
         return Err(Refusal::WRONG_PASSWORD);
     };
     let scopes = [Scope::Account, Scope::Keys].into();
-    let issued = tokens::issue(&app, account, Grant::Account, scopes, SESSION_MS);
+    let issued = tokens::issue(&app, account, None, Grant::Account, scopes, SESSION_MS);
     let session = Session {
         account_id: account,
         token: issued.token,

@@ -91,6 +91,7 @@ pub(crate) async fn revoke(
     if !app.store.revoke_key(account, id.clone(), now).await? {
         return Err(Refusal::NOT_FOUND);
     }
+    app.revoked.notify_waiters();
     app.hasher.forget(&id).await;
     Ok(StatusCode::NO_CONTENT)
 }

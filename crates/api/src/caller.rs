@@ -100,13 +100,17 @@ fn by_token(app: &App, text: &str) -> Result<Caller, Refusal> {
     })
 }
 
-/// The one `Authorization` header's credentials. Two such headers are two opinions: refused.
 fn bearer(parts: &Parts) -> Option<&str> {
+    let (scheme, credentials) = authorization(parts)?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(credentials)
+}
+
+/// The one `Authorization` header. Two such headers are two opinions: refused.
+pub(crate) fn authorization(parts: &Parts) -> Option<&str> {
     let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
     let only = headers.next()?;
     if headers.next().is_some() {
         return None;
     }
-    let (scheme, credentials) = only.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(credentials)
+    only.to_str().ok()
 }

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 mod error;
 mod problem;
+mod relays;
 mod router;
 mod run;
 mod secret;

@@ -49,6 +49,11 @@ impl Refusal {
         Code::Denied,
         "this token does not permit it: use an API key or a session",
     );
+    pub(crate) const NO_RELAY: Self = Self::new(
+        StatusCode::UNAUTHORIZED,
+        Code::Unauthenticated,
+        "this is for relays that the server was started with (--relay), and their clocks must agree with its own",
+    );
     pub(crate) const NOT_FOUND: Self = Self::new(
         StatusCode::NOT_FOUND,
         Code::NotFound,

@@ -19,7 +19,7 @@ use skytale_wire::{
     http::Readiness,
     token::{Signer, Verifier},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
     clock::Clock,
     config::Config,
     problem::{self, Refusal},
+    relays,
     secret::{Hasher, random},
     store::Store,
     tokens, usage,
@@ -43,6 +44,7 @@ pub(crate) fn routes(app: App) -> Router {
         .route("/v1/keys/{id}", delete(api_keys::revoke))
         .route("/v1/tokens", post(tokens::exchange))
         .route("/v1/usage", get(usage::show))
+        .route("/v1/revocations", get(relays::revocations))
         .route("/.well-known/jwks.json", get(tokens::jwks))
         .route("/livez", get(alive))
         .route("/readyz", get(ready))
@@ -68,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) verifier: Verifier,
     /// One place for each request that may be worked on at once.
     pub(crate) places: Semaphore,
+    /// Rings when something was revoked, and when the server is about to end.
+    pub(crate) revoked: Notify,
     pub(crate) draining: AtomicBool,
 }
 

@@ -22,7 +22,7 @@ use skytale_wire::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -166,6 +166,7 @@ impl Server {
             }
         }
         app.draining.store(true, Ordering::Relaxed);
+        app.revoked.notify_waiters();
         drop(self.listener);
         let limit = Duration::from_millis(app.config.drain_ms_max);
         let drained = tokio::time::timeout(limit, async {
@@ -208,6 +209,7 @@ fn open(config: Config, clock: Clock) -> Result<Shared, Error> {
     Ok(Shared {
         hasher: Hasher::new(&config)?,
         places: Semaphore::new(config.requests_max),
+        revoked: Notify::new(),
         draining: AtomicBool::new(false),
         config,
         clock,

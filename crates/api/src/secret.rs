@@ -8,7 +8,6 @@
 
 use std::{
     fmt,
-    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,7 +20,8 @@ use argon2::{
 };
 use moka::future::Cache;
 use sha2::{Digest as _, Sha256};
-use skytale_wire::http::Secret;
+pub(crate) use skytale_wire::token::KeyId;
+use skytale_wire::{http::Secret, token::KEY_ID_CHARS};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
@@ -45,10 +45,6 @@ pub(crate) enum Kind {
     /// Made by `skytale up` for its own machine.
     Test,
 }
-
-/// The public part of a key, by which it is found.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct KeyId(String);
 
 /// What a password or key hashes to, as a PHC string.
 #[derive(Clone, PartialEq, Eq)]
@@ -224,11 +220,13 @@ impl fmt::Debug for Hasher {
 impl ApiKey {
     /// A new key with 256 bits of chance in it.
     pub(crate) fn generate(kind: Kind) -> Self {
-        let id = KeyId(base62(random::<16>().as_slice(), ID_CHARS));
+        let id: KeyId = base62(random::<16>().as_slice(), KEY_ID_CHARS)
+            .parse()
+            .expect("letters and digits, as many as an id has");
         let secret = Zeroizing::new(base62(random::<32>().as_slice(), SECRET_CHARS));
         // Sized once: a growing string would leave pieces of the key behind.
         let mut text = Zeroizing::new(String::with_capacity(KEY_CHARS));
-        for part in [kind.prefix(), &id.0, "_", &secret] {
+        for part in [kind.prefix(), id.as_str(), "_", &secret] {
             text.push_str(part);
         }
         let checksum = checksum(&text);
@@ -246,7 +244,7 @@ impl ApiKey {
         if text.len() != KEY_CHARS || !rest.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(NotAKey);
         }
-        let id = id.parse()?;
+        let id = id.parse().map_err(|_| NotAKey)?;
         let (said, claim) = text.split_at(KEY_CHARS - CHECKSUM_CHARS);
         if checksum(said) != claim {
             return Err(NotAKey);
@@ -280,33 +278,6 @@ impl Kind {
             Self::Live => "sk_live_",
             Self::Test => "sk_test_",
         }
-    }
-}
-
-impl KeyId {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for KeyId {
-    type Err = NotAKey;
-
-    fn from_str(text: &str) -> Result<Self, NotAKey> {
-        let fits = text.len() == ID_CHARS && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        fits.then(|| Self(text.to_owned())).ok_or(NotAKey)
-    }
-}
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -380,12 +351,11 @@ fn crc32(bytes: &[u8]) -> u32 {
     !crc
 }
 
-const ID_CHARS: usize = 8;
 /// 62^43 is just over 2^256.
 const SECRET_CHARS: usize = 43;
 /// 62^6 is over 2^32.
 const CHECKSUM_CHARS: usize = 6;
-const KEY_CHARS: usize = 8 + ID_CHARS + 1 + SECRET_CHARS + CHECKSUM_CHARS;
+const KEY_CHARS: usize = 8 + KEY_ID_CHARS + 1 + SECRET_CHARS + CHECKSUM_CHARS;
 /// Familiar keys; beyond it the least used are forgotten and checked anew.
 const REMEMBERED_MAX: u64 = 10_000;
 const REMEMBERED_FOR: Duration = Duration::from_mins(5);

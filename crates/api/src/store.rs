@@ -5,7 +5,11 @@
 
 use std::{fmt, pin::Pin};
 
-use skytale_wire::{http::MonthUsage, id::Time, token::AccountId};
+use skytale_wire::{
+    http::{MonthUsage, Revoked},
+    id::Time,
+    token::AccountId,
+};
 
 use crate::secret::{Hashed, KeyId};
 
@@ -42,8 +46,19 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     fn keys(&self, account: AccountId, after: Option<KeyId>, limit: u32)
     -> Answer<'_, Vec<KeyRow>>;
 
-    /// Revokes an account's key; the first time counts. False when the account has no such key.
+    /// Revokes an account's key and puts it on the list of what was revoked; the first time counts.
+    /// False when the account has no such key.
     fn revoke_key(&self, account: AccountId, id: KeyId, now: Time) -> Answer<'_, bool>;
+
+    /// What was revoked, in the order in which it was, with its place: what stands behind `after`, or
+    /// without one what is not older than `since`; at most `limit`. Nothing appears later behind a
+    /// place that was answered.
+    fn revocations(
+        &self,
+        after: Option<u64>,
+        since: Time,
+        limit: u32,
+    ) -> Answer<'_, Vec<(u64, Revoked)>>;
 
     /// Counts one token bought with a key. False, and nothing counted, when the key is revoked or
     /// gone: this is the moment that decides whether a token may still be issued.

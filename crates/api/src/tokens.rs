@@ -15,7 +15,7 @@ use axum::{
 use skytale_wire::{
     http::{Secret, TokenAnswer, TokenRequest},
     id::{RelayKey, Time},
-    token::{AccountId, BadPatterns, Claims, Grant, Scope, Scopes, SlimPatterns, TokenId},
+    token::{AccountId, BadPatterns, Claims, Grant, KeyId, Scope, Scopes, SlimPatterns, TokenId},
 };
 
 use crate::{
@@ -36,11 +36,19 @@ pub(crate) async fn exchange(
     let now = app.clock.now();
     // Counting is also the last look at the key: after a revocation has been answered, no token
     // leaves any more.
+    let bought_with = key.clone();
     if !app.store.count_exchange(key, month(now), now).await? {
         return Err(Refusal::UNAUTHENTICATED);
     }
     let lifetime_ms = app.config.token_lifetime_s * 1000;
-    let issued = issue(&app, account, grant, [scope].into(), lifetime_ms);
+    let issued = issue(
+        &app,
+        account,
+        Some(bought_with),
+        grant,
+        [scope].into(),
+        lifetime_ms,
+    );
     Ok(Json(TokenAnswer {
         token: issued.token,
         expires_at: rfc3339(issued.expires),
@@ -74,6 +82,7 @@ pub(crate) struct Issued {
 pub(crate) fn issue(
     app: &App,
     account: AccountId,
+    key: Option<KeyId>,
     grant: Grant,
     scopes: Scopes,
     lifetime_ms: u64,
@@ -84,6 +93,7 @@ pub(crate) fn issue(
         account,
         grant,
         scopes,
+        key,
         id: TokenId(app.uuid()),
         issued,
         expires,

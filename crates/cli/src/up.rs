@@ -61,12 +61,16 @@ pub(crate) async fn run(
     // address; it is said when it starts.
     grpc.danger_slim_open |= grpc.grpc_addr.0.is_some_and(|addr| addr.ip().is_loopback());
     let slim_open = grpc.danger_slim_open;
+    let issuer = Issuer::Known {
+        url: format!("http://{}", reachable(api.addr())),
+        keys: api.public_keys(),
+    };
     let relay_config = RelayConfig {
         quic_addr: up.relay_addr,
         health_addr: up.health_addr,
         guests: !up.no_guests,
         traffic: servers::traffic(up.traffic_at_least),
-        ..RelayConfig::new(&dir.join("relay"), vec![Issuer::Keys(api.public_keys())])
+        ..RelayConfig::new(&dir.join("relay"), vec![issuer])
     };
     let relay_config = servers::with_grpc(relay_config, grpc);
     let with_tls = relay_config.grpc_tls_cert.is_some();

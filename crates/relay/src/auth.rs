@@ -28,7 +28,7 @@ use tracing::warn;
 use crate::{
     config::Issuer,
     driver::Clock,
-    hub::{Presented, Right, SlimRight},
+    hub::{Payer, Presented, Right, SlimRight},
 };
 
 /// Checks credentials for one relay.
@@ -54,10 +54,12 @@ struct Source {
 struct Known {
     verifier: Option<Arc<Verifier>>,
     fetched: Time,
+    /// When the issuer was last heard to say what it has revoked.
+    heard: Time,
 }
 
 struct Remote {
-    url: String,
+    base: String,
     client: reqwest::Client,
     /// When keys were last asked for. Held while they are, so that one asks for all.
     tried: Mutex<Option<Time>>,
@@ -81,7 +83,7 @@ impl Gate {
     pub fn new(relay: RelayKey, issuers: &[Issuer], clock: Clock) -> Result<Self, GateError> {
         let sources = issuers
             .iter()
-            .map(|issuer| Source::new(relay, issuer))
+            .map(|issuer| Source::new(relay, issuer, clock.now()))
             .collect::<Result<_, _>>()?;
         Ok(Self(Arc::new(Checks {
             relay,
@@ -130,7 +132,7 @@ impl Gate {
         };
         let patterns: Result<_, _> = patterns.texts().map(Pattern::parse).collect();
         Ok(SlimRight::Account {
-            account: claims.account.to_string(),
+            payer: payer(&claims),
             patterns: patterns.map_err(|_| Refusal::TokenInvalid)?,
             expires: claims.expires,
         })
@@ -145,7 +147,16 @@ impl Gate {
         }
     }
 
-    /// Whether each issuer's keys are at hand.
+    /// As if all issuers had said just now what they have revoked.
+    #[cfg(test)]
+    pub(crate) fn hear_everybody(&self) {
+        let now = self.0.clock.now();
+        for source in &self.0.sources {
+            source.hear(now);
+        }
+    }
+
+    /// Whether each issuer's keys are at hand, and what it has revoked of late is known.
     pub fn is_ready(&self) -> bool {
         let now = self.0.clock.now();
         let mut sources = self.0.sources.iter();
@@ -198,7 +209,7 @@ impl Gate {
             return Err(Refusal::TokenForAnotherKey);
         }
         Ok(Right::Account {
-            account: claims.account.to_string(),
+            payer: payer(&claims),
             expires: claims.expires,
         })
     }
@@ -240,14 +251,24 @@ enum Verdict {
 }
 
 impl Source {
-    fn new(relay: RelayKey, issuer: &Issuer) -> Result<Self, GateError> {
+    fn new(relay: RelayKey, issuer: &Issuer, now: Time) -> Result<Self, GateError> {
+        let verifier = |keys| Verifier::new(Audience::Relay(relay), keys).map(Arc::new);
         let (known, remote) = match issuer {
             Issuer::Keys(keys) => (
                 Known {
-                    verifier: Some(Arc::new(Verifier::new(Audience::Relay(relay), keys)?)),
+                    verifier: Some(verifier(keys)?),
                     fetched: Time(u64::MAX),
+                    heard: Time(u64::MAX),
                 },
                 None,
+            ),
+            Issuer::Known { url, keys } => (
+                Known {
+                    verifier: Some(verifier(keys)?),
+                    fetched: now,
+                    heard: now,
+                },
+                Some(Remote::new(url)?),
             ),
             Issuer::Url(base) => (Known::default(), Some(Remote::new(base)?)),
         };
@@ -259,10 +280,11 @@ impl Source {
     }
 
     /// The verifier, unless its keys have not been confirmed for so long that no token of them
-    /// can still be in time.
+    /// can still be in time, or nobody knows what was revoked of late.
     fn verifier(&self, now: Time) -> Option<Arc<Verifier>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let current = now.since(known.fetched) < KEYS_MS_MAX;
+        let current =
+            now.since(known.fetched) < KEYS_MS_MAX && now.since(known.heard) < SILENCE_MS_MAX;
         known.verifier.clone().filter(|_| current)
     }
 
@@ -285,10 +307,14 @@ impl Source {
             return;
         };
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        *known = Known {
-            verifier: Some(Arc::new(verifier)),
-            fetched: now,
-        };
+        known.verifier = Some(Arc::new(verifier));
+        known.fetched = now;
+    }
+
+    /// All that the issuer had revoked by then has been passed on.
+    fn hear(&self, now: Time) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.heard = now;
     }
 }
 
@@ -299,39 +325,51 @@ impl Remote {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let client = reqwest::Client::builder()
-            .timeout(FETCH_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()
             .map_err(|_| GateError::Client)?;
         Ok(Self {
-            url: format!("{}{JWKS_PATH}", base.trim_end_matches('/')),
+            base: base.trim_end_matches('/').to_owned(),
             client,
             tried: Mutex::new(None),
         })
     }
 
     async fn keys(&self) -> Option<PublicKeys> {
-        let mut answer = self.client.get(&self.url).send().await.ok()?;
-        if !answer.status().is_success() {
+        let asking = self.client.get(format!("{}{JWKS_PATH}", self.base));
+        let answer = asking.timeout(FETCH_TIMEOUT).send().await.ok()?;
+        PublicKeys::from_json(&body(answer, JWKS_BYTES_MAX).await?).ok()
+    }
+}
+
+/// The body of an answer that succeeded, up to a length.
+async fn body(mut answer: reqwest::Response, bytes_max: usize) -> Option<Vec<u8>> {
+    if !answer.status().is_success() {
+        return None;
+    }
+    let mut body = Vec::new();
+    while let Some(piece) = answer.chunk().await.ok()? {
+        if body.len() + piece.len() > bytes_max {
             return None;
         }
-        let mut body = Vec::new();
-        while let Some(piece) = answer.chunk().await.ok()? {
-            if body.len() + piece.len() > JWKS_BYTES_MAX {
-                return None;
-            }
-            body.extend_from_slice(&piece);
-        }
-        PublicKeys::from_json(&body).ok()
+        body.extend_from_slice(&piece);
     }
+    Some(body)
 }
 
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote")
-            .field("url", &self.url)
+            .field("base", &self.base)
             .finish_non_exhaustive()
+    }
+}
+
+fn payer(claims: &Claims) -> Payer {
+    Payer {
+        account: claims.account.to_string(),
+        key: claims.key.clone(),
     }
 }
 
@@ -352,9 +390,12 @@ const JWKS_PATH: &str = "/.well-known/jwks.json";
 const FETCH_MS_MIN: u64 = 10_000;
 /// Keys that were not confirmed for so long count no more: a token lives an hour at most.
 const KEYS_MS_MAX: u64 = 3_600_000;
+/// An issuer that has said nothing of what it revoked for so long may have revoked anything.
+const SILENCE_MS_MAX: u64 = 60_000;
 /// Less than a connection may take to say Hello, so that it is told why it must wait.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 const JWKS_BYTES_MAX: usize = 65_536;
 
+pub(crate) mod revocations;
 #[cfg(test)]
 mod tests;

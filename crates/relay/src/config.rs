@@ -65,7 +65,14 @@ pub struct RelayConfig {
 pub enum Issuer {
     /// The API server at this base URL, which publishes its keys.
     Url(String),
-    /// These keys: for an API server in the same process.
+    /// The same, whose keys are known already: an API server in the same process.
+    Known {
+        /// Its base URL.
+        url: String,
+        /// Its keys.
+        keys: PublicKeys,
+    },
+    /// These keys, and nothing that they signed is ever revoked: for tests and measurements.
     Keys(PublicKeys),
 }
 
@@ -174,7 +181,7 @@ impl TryFrom<String> for Issuer {
 impl From<Issuer> for String {
     fn from(issuer: Issuer) -> Self {
         match issuer {
-            Issuer::Url(url) => url,
+            Issuer::Url(url) | Issuer::Known { url, .. } => url,
             Issuer::Keys(keys) => keys.to_json(),
         }
     }

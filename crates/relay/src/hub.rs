@@ -18,6 +18,7 @@ use bytes::Bytes;
 use skytale_slim::{Onward, Routed};
 use skytale_wire::{
     frame::{Deliver, GuestProof, ToAgent, ToRelay},
+    http::Revoked,
     id::{AgentId, ChannelId, Digest, MessageId, RelayKey, Seq, Time, TransportKey},
     refusal::Refusal,
 };
@@ -38,6 +39,7 @@ mod ledger;
 mod mailbox;
 mod rates;
 mod retention;
+mod revoked;
 mod roster;
 mod sequencer;
 mod slim;
@@ -47,12 +49,14 @@ mod tests;
 
 pub use counters::{Counters, SlimCounters};
 pub use ledger::RequestKey;
+pub use revoked::Payer;
 pub use slim::{RELAY_NAME, SlimDrop, SlimPresented, SlimRight, SlimRules};
 
 use channel::Channel;
 use connections::Connection;
 use ledger::Ledger;
 use rates::Rates;
+use revoked::Shut;
 pub(crate) use slim::slim_message_in;
 use slim::{Slim, StoredSlim};
 
@@ -89,6 +93,7 @@ pub struct Hub {
     rates: Rates,
     timers: BTreeSet<(Time, Timer)>,
     slim: Slim,
+    shut: Shut,
     counters: Counters,
 }
 
@@ -126,6 +131,7 @@ impl Hub {
             // Time zero is past: the first Tick looks what retention has to do.
             timers: BTreeSet::from([(Time(0), Timer::Retention), (Time(0), Timer::Sweep)]),
             slim: Slim::default(),
+            shut: Shut::default(),
             counters: Counters::default(),
         };
         let (slim, channels) = split(channels);
@@ -193,6 +199,7 @@ impl Hub {
                 earlier,
             } => self.frame(conn, frame, earlier, now, out),
             Input::Renewed { conn, id, right } => self.renewed(conn, id, right, now, out),
+            Input::Revoked(revoked) => self.revoked(revoked, now, out),
             Input::Gone { conn } => self.forget(conn),
             Input::Stored { ticket, written } => self.stored(ticket, written, out),
             Input::Failed { ticket } => self.fail_from(ticket, out),
@@ -349,6 +356,7 @@ impl Hub {
                 Timer::Retention => self.prune(now, out),
                 Timer::Sweep => {
                     self.rates.sweep(&self.config.limits, now);
+                    self.shut.sweep(now);
                     self.timers.insert((now.plus(SWEEP_MS), Timer::Sweep));
                 }
             }
@@ -459,7 +467,7 @@ pub enum Right {
     /// A checked token of an account.
     Account {
         /// Whose usage this counts to.
-        account: String,
+        payer: Payer,
         /// The token's end.
         expires: Time,
     },
@@ -521,6 +529,8 @@ pub enum Input {
         /// The result of the check.
         right: Result<Right, Refusal>,
     },
+    /// An issuer has shut somebody out.
+    Revoked(Revoked),
     /// A connection is gone.
     Gone {
         /// Which.

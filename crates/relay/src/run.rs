@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     archive::{ArchiveError, fjall::FjallArchive, sqlite::SqliteArchive},
-    auth::{Gate, GateError},
+    auth::{Gate, GateError, revocations},
     config::{BadConfig, Engine, RelayConfig},
     driver::{Clock, Door, Driver, StartError},
     edge::{
@@ -108,14 +108,17 @@ impl Relay {
             grpc: config.grpc_addr.is_some().then(Arc::<GrpcState>::default),
             draining: draining.clone(),
         };
+        let following = revocations::follow(gate.clone(), secret.clone(), driver.door());
+        let background = CancellationToken::new();
+        tokio::spawn(background.clone().run_until_cancelled_owned(following));
         let (health, quic, grpc) = match open_doors(&config, secret, watched).await {
             Ok(doors) => doors,
             Err(error) => {
+                background.cancel();
                 driver.stop().await;
                 return Err(error);
             }
         };
-        let background = CancellationToken::new();
         tokio::spawn(background.clone().run_until_cancelled_owned(refresh(gate)));
         let quic_addr = quic.addr().unwrap_or(config.quic_addr);
         let health_addr = health.addr();

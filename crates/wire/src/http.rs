@@ -4,14 +4,15 @@
 //! let them pass, so that the server can grow. Times are RFC 3339 in UTC. Routes and status codes
 //! are the API server's matter.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
-    id::{AgentId, RelayKey, TransportKey},
-    token::AccountId,
+    id::{AgentId, Digest, RelayKey, Signed, Time, TransportKey},
+    statement,
+    token::{AccountId, KeyId},
 };
 
 /// A password, an API key or a token: wiped when dropped, never printed, not copied by accident.
@@ -184,6 +185,89 @@ pub struct RelayAt {
     /// `host:port`, the best one first.
     pub addresses: Vec<String>,
 }
+
+/// Whose tokens count no more, though their time is not over.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Revoked {
+    /// Those that were bought with this API key.
+    Key(KeyId),
+    /// Those that this account has for this agent.
+    Agent {
+        /// Who has shut it out.
+        account: AccountId,
+        /// Which.
+        agent: AgentId,
+    },
+    /// Those of this account.
+    Account(AccountId),
+}
+
+/// `GET /v1/revocations`, for relays: what has been revoked in the last hour, or since a place in
+/// that list, the oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Revocations {
+    /// What counts no more.
+    pub revoked: Vec<Revoked>,
+    /// Where to go on: the next request's `after`.
+    pub next: u64,
+}
+
+/// How a relay says in `Authorization` who it is: `Relay KEY:TIME:SIGNATURE`, over
+/// [`statement::relay_request`]. Nothing of it is secret; it holds for one request, for a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelaySignature {
+    /// Who.
+    pub relay: RelayKey,
+    /// When, by the relay's clock.
+    pub time: Time,
+    /// By the relay's key.
+    pub signature: Signed,
+}
+
+impl RelaySignature {
+    /// Whether the relay has signed this request: method, path and query as in `GET /v1/x?y=1`.
+    pub fn covers(&self, target: &str, body: &[u8]) -> bool {
+        let said = statement::relay_request(&self.relay, target, self.time, &Digest::of(&[body]));
+        crate::id::verify(&self.relay.0, &said, &self.signature)
+    }
+}
+
+impl fmt::Display for RelaySignature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{RELAY_SCHEME} {}:{}:{}",
+            self.relay, self.time.0, self.signature
+        )
+    }
+}
+
+impl FromStr for RelaySignature {
+    type Err = BadRelaySignature;
+
+    fn from_str(text: &str) -> Result<Self, BadRelaySignature> {
+        let read = || {
+            let (scheme, said) = text.split_once(' ')?;
+            let mut parts = said.split(':');
+            let read = Self {
+                relay: parts.next()?.parse().ok()?,
+                time: Time(parts.next()?.parse().ok()?),
+                signature: parts.next()?.parse().ok()?,
+            };
+            let whole = parts.next().is_none() && scheme.eq_ignore_ascii_case(RELAY_SCHEME);
+            whole.then_some(read)
+        };
+        read().ok_or(BadRelaySignature)
+    }
+}
+
+/// The text is not what a relay writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected {RELAY_SCHEME} KEY:TIME:SIGNATURE")]
+pub struct BadRelaySignature;
+
+const RELAY_SCHEME: &str = "Relay";
 
 /// `GET /v1/usage`: the newest month first.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]

@@ -62,6 +62,15 @@ pub fn join(group: &Digest, context: &Digest, invite: &InviteId, agent: &AgentId
     statement("join", &[&group.0, &context.0, &invite.0, &agent.0])
 }
 
+/// A relay's signature over a request to the API server: method, path and query as they are sent,
+/// the time, and the hash of the body.
+pub fn relay_request(relay: &RelayKey, target: &str, time: Time, body: &Digest) -> Vec<u8> {
+    statement(
+        "relay request",
+        &[&relay.0, target.as_bytes(), &time.0.to_be_bytes(), &body.0],
+    )
+}
+
 /// A member's word that it has left. The leaf key pins it to this stay: a later re-join is not
 /// undone by an old statement.
 pub fn leave(group: &Digest, leaf_key: &[u8]) -> Vec<u8> {

@@ -6,7 +6,8 @@
 //! crate's bundled one takes small-order keys. Times are checked here against a `now` that is
 //! handed in: the crate would read the clock and allow a minute.
 //!
-//! Not here: revocation, and the identity proof in Hello, which makes a stolen native token useless.
+//! Not here: what was revoked, which the relay hears from the API server and looks up by account, key
+//! and agent; and the identity proof in Hello, which makes a stolen native token useless.
 //! A token for SLIM has no such proof behind it: SLIM's clients only send a bearer, so whoever has
 //! the text can use it until it ends.
 
@@ -45,6 +46,9 @@ pub struct Claims {
     pub grant: Grant,
     /// What may be done with it there.
     pub scopes: Scopes,
+    /// The API key that it was bought with, if it was bought with one: by it the key's revocation
+    /// reaches the token.
+    pub key: Option<KeyId>,
     /// The token's own name (`jti`). The identity proof does not refer to it: that signs the hash
     /// of the whole text ([`crate::statement::credential_hash`]).
     pub id: TokenId,
@@ -110,6 +114,10 @@ pub struct AccountId(pub [u8; 16]);
 /// The name of a token: a version 7 UUID, shown as `tok_` and hex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId(pub [u8; 16]);
+
+/// The public part of an API key, by which it is found: eight letters and digits.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(String);
 
 /// Why a token was refused. The text says what the holder can do and repeats nothing of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -428,6 +436,52 @@ macro_rules! prefixed_id {
 prefixed_id!(AccountId, "acc_");
 prefixed_id!(TokenId, "tok_");
 
+impl KeyId {
+    /// The letters and digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = BadKeyId;
+
+    fn from_str(text: &str) -> Result<Self, BadKeyId> {
+        let fits =
+            text.len() == KEY_ID_CHARS && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        fits.then(|| Self(text.to_owned())).ok_or(BadKeyId)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for KeyId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The text is not the public part of an API key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected the {KEY_ID_CHARS} letters and digits of an API key's id")]
+pub struct BadKeyId;
+
 /// The text is not an id of the kind that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected {0} and 32 lower-case hex digits")]
@@ -458,6 +512,12 @@ struct Written {
         skip_serializing_if = "Option::is_none"
     )]
     slim: Option<SlimPatterns>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    key: Option<KeyId>,
     scope: String,
     jti: TokenId,
     iat: u64,
@@ -502,6 +562,7 @@ impl Written {
             account: self.sub,
             grant,
             scopes,
+            key: self.key,
             id: self.jti,
             issued: from_seconds(self.iat)?,
             expires: from_seconds(self.exp)?,
@@ -533,6 +594,7 @@ impl From<&Claims> for Written {
             agent,
             cnf,
             slim,
+            key: claims.key.clone(),
             scope: claims.scopes.to_string(),
             jti: claims.id,
             iat: claims.issued.seconds(),
@@ -691,6 +753,9 @@ pub const LIFETIME_MS_MAX: u64 = 3_600_000;
 pub const LEEWAY_MS: u64 = 5_000;
 /// Native ones have about 600 bytes, those for SLIM up to 3,600; longer ones are refused before anything is decoded.
 pub const TOKEN_BYTES_MAX: usize = 4_096;
+
+/// Letters and digits of an API key's public part.
+pub const KEY_ID_CHARS: usize = 8;
 
 const JWKS_BYTES_MAX: usize = 65_536;
 const KEYS_MAX: usize = 16;

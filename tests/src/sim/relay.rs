@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use skytale_relay::{
     archive::{Archive as _, ArchiveReader as _, Write, sqlite::SqliteArchive},
-    hub::{Answer, Conn, Hub, HubConfig, Input, Output, Presented, Query, Right, Ticket},
+    hub::{Answer, Conn, Hub, HubConfig, Input, Output, Payer, Presented, Query, Right, Ticket},
     limits::{Limits, Rate},
 };
 use skytale_wire::{
@@ -146,7 +146,7 @@ impl World {
         }
         Some(match credential {
             Credential::Token(account) => Right::Account {
-                account: account.clone(),
+                payer: Payer::account(account.clone()),
                 expires: self
                     .now
                     .plus(if self.faults.on && self.faults.short_tokens {

@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::run::Server;
 
+mod relays;
 mod tokens;
 
 const NOW: Time = Time(1_790_000_000_000);

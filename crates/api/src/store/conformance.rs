@@ -1,6 +1,6 @@
 //! What every store must do, run on each of them.
 
-use skytale_wire::{id::Time, token::AccountId};
+use skytale_wire::{http::Revoked, id::Time, token::AccountId};
 
 use super::{Created, Email, Failure, KeyCreated, NewAccount, NewKey, Store};
 use crate::secret::{Hashed, KeyId};
@@ -14,6 +14,7 @@ pub(crate) async fn conformance(store: &dyn Store) -> Result<(), Failure> {
     the_limit_counts_only_living_keys(store).await?;
     a_key_belongs_to_its_account(store).await?;
     a_revoked_key_buys_nothing(store).await?;
+    what_is_revoked_is_listed_once_and_in_order(store).await?;
     usage_is_counted_by_account_and_month(store).await
 }
 
@@ -165,6 +166,53 @@ async fn a_revoked_key_buys_nothing(store: &dyn Store) -> Result<(), Failure> {
         .find(|row| row.id == name("aaaaaaaa"))
         .expect("listed");
     assert_eq!((row.last_used, row.revoked), (Some(Time(7)), Some(Time(8))));
+    Ok(())
+}
+
+async fn what_is_revoked_is_listed_once_and_in_order(store: &dyn Store) -> Result<(), Failure> {
+    // The key of the test before.
+    let before = store.revocations(None, Time(0), 100).await?;
+    assert_eq!(
+        before.last().map(|(_, it)| it),
+        Some(&Revoked::Key(name("aaaaaaaa")))
+    );
+    let (place, _) = *before.last().expect("one was revoked");
+    let hour = 3_600_000;
+    for (id, at) in [("gone1key", 4 * hour), ("gone2key", 4 * hour + 1)] {
+        store.create_key(key(id, 1), 100).await?;
+        for again in 0..2 {
+            assert!(store.revoke_key(who(1), name(id), Time(at + again)).await?);
+        }
+    }
+    assert!(!store.revoke_key(who(3), name("gone1key"), Time(5)).await?);
+
+    let all = store.revocations(Some(place), Time(0), 100).await?;
+    let listed: Vec<_> = all.iter().map(|(_, revoked)| revoked.clone()).collect();
+    assert_eq!(
+        listed,
+        [
+            Revoked::Key(name("gone1key")),
+            Revoked::Key(name("gone2key"))
+        ]
+    );
+    let (first, second) = (all[0].0, all[1].0);
+    assert!(place < first && first < second);
+    assert_eq!(store.revocations(Some(place), Time(0), 1).await?, all[..1]);
+    assert_eq!(
+        store.revocations(Some(first), Time(0), 100).await?,
+        all[1..]
+    );
+    assert!(
+        store
+            .revocations(Some(second), Time(0), 100)
+            .await?
+            .is_empty()
+    );
+    let late = store.revocations(None, Time(4 * hour + 1), 100).await?;
+    assert_eq!(late, all[1..]);
+    // Hours later, what no token can outlive is off the list, and places go on.
+    let whole = store.revocations(None, Time(0), 100).await?;
+    assert_eq!(whole, all);
     Ok(())
 }
 

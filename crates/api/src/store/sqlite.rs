@@ -10,7 +10,11 @@ use std::{
 };
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
-use skytale_wire::{http::MonthUsage, id::Time, token::AccountId};
+use skytale_wire::{
+    http::{MonthUsage, Revoked},
+    id::Time,
+    token::AccountId,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -223,13 +227,52 @@ impl Store for Sqlite {
 
     fn revoke_key(&self, account: AccountId, id: KeyId, now: Time) -> Answer<'_, bool> {
         self.run(move |tx| {
-            tx.execute(
-                "UPDATE api_keys SET revoked_ms = coalesce(revoked_ms, ?3)
-                 WHERE account = ?1 AND id = ?2",
-                params![account.0, id.as_str(), ms(now)],
-            )
-            .map(|changed| changed == 1)
-            .map_err(failure)
+            let lived: Option<bool> = tx
+                .query_row(
+                    "SELECT revoked_ms IS NULL FROM api_keys WHERE account = ?1 AND id = ?2",
+                    params![account.0, id.as_str()],
+                    |row| row.get(0),
+                )
+                .optional()
+                .map_err(failure)?;
+            if lived == Some(true) {
+                tx.execute(
+                    "UPDATE api_keys SET revoked_ms = ?2 WHERE id = ?1",
+                    params![id.as_str(), ms(now)],
+                )
+                .map_err(failure)?;
+                list_revoked(tx, &Revoked::Key(id), now)?;
+            }
+            Ok(lived.is_some())
+        })
+    }
+
+    fn revocations(
+        &self,
+        after: Option<u64>,
+        since: Time,
+        limit: u32,
+    ) -> Answer<'_, Vec<(u64, Revoked)>> {
+        self.run(move |tx| {
+            let mut found = tx
+                .prepare_cached(
+                    "SELECT place, revoked FROM revocations
+                     WHERE CASE WHEN ?1 IS NULL THEN at_ms >= ?2 ELSE place > ?1 END
+                     ORDER BY place LIMIT ?3",
+                )
+                .map_err(failure)?;
+            let after = after.map(|place| i64::try_from(place).unwrap_or(i64::MAX));
+            let rows = found
+                .query_map(params![after, ms(since), limit], |row| {
+                    Ok((count(row, 0)?, row.get::<_, String>(1)?))
+                })
+                .map_err(failure)?;
+            rows.map(|row| {
+                let (place, revoked) = row.map_err(failure)?;
+                let revoked = serde_json::from_str(&revoked).map_err(|_| Failure::Damaged)?;
+                Ok((place, revoked))
+            })
+            .collect()
         })
     }
 
@@ -322,6 +365,20 @@ fn insert_key(tx: &Transaction<'_>, key: &NewKey) -> Result<(), Failure> {
     )
     .map(|_| ())
     .map_err(failure)
+}
+
+/// Puts it on the list, and takes off what no token can outlive.
+fn list_revoked(tx: &Transaction<'_>, revoked: &Revoked, now: Time) -> Result<(), Failure> {
+    let text = serde_json::to_string(revoked).map_err(|_| Failure::Damaged)?;
+    tx.execute(
+        "INSERT INTO revocations (at_ms, revoked) VALUES (?1, ?2)",
+        params![ms(now), text],
+    )
+    .map_err(failure)?;
+    let over = ms(now).saturating_sub(REVOCATIONS_MS_KEPT);
+    tx.execute("DELETE FROM revocations WHERE at_ms < ?1", [over])
+        .map_err(failure)?;
+    Ok(())
 }
 
 fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
@@ -453,11 +510,16 @@ fn failure(error: rusqlite::Error) -> Failure {
 }
 
 /// Numbered from 1, applied in order, never edited: `user_version` counts them.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_accounts.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_accounts.sql"),
+    include_str!("../migrations/0002_revocations.sql"),
+];
 /// Beyond it requests are told that the store is unavailable, at once.
 const JOBS_WAITING_MAX: usize = 1_024;
 /// Only another process (a backup, a shell) can hold the lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Twice as long as a token lives.
+const REVOCATIONS_MS_KEPT: i64 = 2 * 3_600_000;
 
 #[cfg(test)]
 mod tests {
@@ -530,7 +592,10 @@ mod tests {
 
         assert_eq!(
             hashes,
-            ["4e16c6179d20022c6489b6aeb33da05e7c4e5b152e546317679125eabb845f02"]
+            [
+                "4e16c6179d20022c6489b6aeb33da05e7c4e5b152e546317679125eabb845f02",
+                "49521e0c2e685454aff2f874676dd267f5b846f62985e7936156c432108be61d",
+            ]
         );
     }
 }

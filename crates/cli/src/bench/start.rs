@@ -5,7 +5,7 @@ use std::{path::Path, process::Stdio, time::Duration};
 use skytale_relay::{
     archive::{Archive as _, KeyPackagesLeft, Write, fjall::FjallArchive},
     driver::Clock,
-    hub::{Answer, Conn, Hub, HubConfig, Input, Output, Presented, Right, Ticket},
+    hub::{Answer, Conn, Hub, HubConfig, Input, Output, Payer, Presented, Right, Ticket},
 };
 use skytale_wire::{
     frame::{Create, Publish, ToRelay},
@@ -113,7 +113,7 @@ fn fill(dir: &Path, count: u64) -> Result<(), Failure> {
             agent: AgentId([2; 32]),
             transport: TransportKey([3; 32]),
             right: Right::Account {
-                account: "bench".into(),
+                payer: Payer::account("bench"),
                 expires: now.plus(YEAR_MS),
             },
         },

@@ -43,6 +43,7 @@ fn claims(now: Time) -> Claims {
             transport_key: TRANSPORT,
         },
         scopes: [Scope::Relay].into(),
+        key: None,
         id: TokenId([2; 16]),
         issued: now,
         expires: now.plus(LIFETIME_MS_MAX),
@@ -105,8 +106,12 @@ impl Jwks {
         }
     }
 
+    /// Whose issuer has said just now what it has revoked.
     fn gate(&self) -> Gate {
-        Gate::new(RELAY, &[Issuer::Url(self.url.clone())], Clock::system()).unwrap()
+        let issuers = [Issuer::Url(self.url.clone())];
+        let gate = Gate::new(RELAY, &issuers, Clock::system()).unwrap();
+        gate.0.sources[0].hear(gate.0.clock.now());
+        gate
     }
 
     fn asked(&self) -> usize {
@@ -127,7 +132,7 @@ async fn a_good_token_gives_the_account_and_its_end() {
             agent: agent(),
             transport: TRANSPORT,
             right: Right::Account {
-                account: claims.account.to_string(),
+                payer: payer(&claims),
                 expires: claims.expires,
             },
         })
@@ -295,7 +300,29 @@ async fn without_the_issuer_nobody_gets_in_and_old_keys_end() {
     let source = &gate.0.sources[0];
     let now = gate.0.clock.now();
     assert!(source.verifier(now).is_some());
+    source.hear(now.plus(2 * KEYS_MS_MAX));
     assert!(source.verifier(now.plus(2 * KEYS_MS_MAX)).is_none());
+}
+
+/// What it has revoked meanwhile nobody knows.
+#[tokio::test]
+async fn an_issuer_that_is_silent_for_a_minute_lets_nobody_in() {
+    let jwks = Jwks::publish(Some(issuer().public_keys())).await;
+    let gate = jwks.gate();
+    let now = gate.0.clock.now();
+    let good = with_token(&claims(now));
+    assert!(gate.check(TRANSPORT, &good).await.is_ok());
+    let source = &gate.0.sources[0];
+
+    assert!(source.verifier(now.plus(SILENCE_MS_MAX - 1)).is_some());
+    assert!(source.verifier(now.plus(SILENCE_MS_MAX)).is_none());
+    source.hear(Time(0));
+
+    let checked = gate.check(TRANSPORT, &good).await;
+    assert_eq!(checked, Err(Refusal::IssuerUnreachable));
+    assert!(!gate.is_ready());
+    source.hear(now);
+    assert!(gate.check(TRANSPORT, &good).await.is_ok());
 }
 
 #[tokio::test]
@@ -309,7 +336,7 @@ async fn a_slim_token_gives_the_account_its_names_and_its_end() {
     assert_eq!(
         right,
         Ok(SlimRight::Account {
-            account: claims.account.to_string(),
+            payer: payer(&claims),
             patterns: patterns.into(),
             expires: claims.expires,
         })

@@ -11,6 +11,7 @@ use std::{
 use skytale_slim::Routed;
 use skytale_wire::{
     frame::{Closing, ToRelay, Traffic},
+    http::Revoked,
     id::MessageId,
     refusal::Refusal,
 };
@@ -108,6 +109,11 @@ impl Door {
             door: self.clone(),
             outbound,
         })
+    }
+
+    /// Ends what was let in by whom an issuer has shut out, and lets nothing of it in any more.
+    pub(crate) async fn revoke(&self, revoked: Revoked) -> Result<(), Stopped> {
+        self.send(Arrival::Input(Input::Revoked(revoked))).await
     }
 
     /// What the driver says about itself: that it answers at all is half of what readiness asks.

@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     archive::{Written, fjall::FjallArchive, sqlite::SqliteArchive},
     edge::terms::Terms,
-    hub::{Presented, Right, SlimRules},
+    hub::{Payer, Presented, Right, SlimRules},
     limits::{Limits, Rate},
 };
 
@@ -52,7 +52,7 @@ impl Client {
             agent,
             transport: TransportKey([9; 32]),
             right: Right::Account {
-                account: "acc".into(),
+                payer: Payer::account("acc"),
                 expires: Time(u64::MAX / 2),
             },
         };

@@ -9,7 +9,7 @@ use skytale_wire::{
     statement,
 };
 
-use super::{Conn, Hub, Output, Presented, Query, Right, Timer, ledger::nack, send};
+use super::{Conn, Hub, Output, Payer, Presented, Query, Right, Timer, ledger::nack, send};
 use crate::archive::KeyPackagesLeft;
 
 /// One connection whose identity is proved.
@@ -41,8 +41,8 @@ pub(super) struct Connection {
 /// A right that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Permit {
-    /// The account that pays, when there is one.
-    pub(super) account: Option<String>,
+    /// Who pays, when somebody does.
+    pub(super) payer: Option<Payer>,
     pub(super) expires: Time,
     /// A guest that may do what rosters let it do.
     member: bool,
@@ -60,14 +60,19 @@ impl Connection {
 }
 
 impl Permit {
+    /// The account that pays, when there is one.
+    pub(super) fn account(&self) -> Option<&String> {
+        self.payer.as_ref().map(|payer| &payer.account)
+    }
+
     /// Whether it reaches this channel, as far as the roster names the agent.
     pub(super) fn covers(&self, channel: &ChannelId) -> bool {
-        self.account.is_some() || self.member || self.invited.contains(channel)
+        self.payer.is_some() || self.member || self.invited.contains(channel)
     }
 
     /// Whether an invite to this channel may be used under it.
     pub(super) fn may_join(&self, channel: &ChannelId) -> bool {
-        self.account.is_some() || self.invited.contains(channel)
+        self.payer.is_some() || self.invited.contains(channel)
     }
 
     pub(super) fn has_ended(&self, now: Time, leeway_ms: u64) -> bool {
@@ -77,10 +82,10 @@ impl Permit {
     /// Adds what another checked right allows. A guest's rights add up on one line; they never
     /// shorten an account's.
     fn extend(&mut self, other: Self) {
-        if other.account.is_some() {
-            self.account = other.account;
+        if other.payer.is_some() {
+            self.payer = other.payer;
             self.expires = other.expires;
-        } else if self.account.is_none() {
+        } else if self.payer.is_none() {
             self.expires = self.expires.max(other.expires);
         }
         self.member |= other.member;
@@ -329,14 +334,17 @@ impl Hub {
         now: Time,
     ) -> Result<Permit, Refusal> {
         let guest = Permit {
-            account: None,
+            payer: None,
             expires: now.plus(self.config.limits.guest_permit_ms),
             member: false,
             invited: VecDeque::new(),
         };
         match right {
-            Right::Account { account, expires } => Ok(Permit {
-                account: Some(account),
+            Right::Account { payer, .. } if self.shut.covers(&payer, Some(agent)) => {
+                Err(Refusal::Revoked)
+            }
+            Right::Account { payer, expires } => Ok(Permit {
+                payer: Some(payer),
                 expires,
                 ..guest
             }),

@@ -140,7 +140,7 @@ impl Hub {
         let account = self
             .conns
             .get(&who.conn)
-            .is_some_and(|connection| connection.permit.account.is_some());
+            .is_some_and(|connection| connection.permit.payer.is_some());
         if !account && !self.may_invite_somewhere(who) {
             return Err(Refusal::MayNotInvite);
         }

@@ -340,7 +340,7 @@ impl Hub {
         let account = self
             .conns
             .get(&who.conn)
-            .and_then(|connection| connection.permit.account.clone())
+            .and_then(|connection| connection.permit.account().cloned())
             .ok_or(Refusal::ScopeMissing)?;
         let created = ToAgent::Created(Created {
             channel: about.channel,

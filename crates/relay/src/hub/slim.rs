@@ -33,7 +33,7 @@ use skytale_wire::{
     refusal::Refusal,
 };
 
-use super::{Conn, Hub, Output, Ticket, Timer};
+use super::{Conn, Hub, Output, Payer, Ticket, Timer};
 
 mod after;
 mod kept;
@@ -112,7 +112,7 @@ pub enum SlimRight {
     /// A checked token of an account.
     Account {
         /// Whose.
-        account: String,
+        payer: Payer,
         /// The names that it may subscribe to, and send to and from.
         patterns: Vec<Pattern>,
         /// The token's end.
@@ -215,7 +215,14 @@ impl Hub {
         now: Time,
         out: &mut Vec<Output>,
     ) {
-        if let SlimRight::Account { expires, .. } = &presented.owner {
+        if let SlimRight::Account { payer, expires, .. } = &presented.owner {
+            if self.shut.covers(payer, None) {
+                return out.push(Output::Close {
+                    conn,
+                    refusal: Refusal::Revoked,
+                    resume: false,
+                });
+            }
             let due = expires.plus(self.config.limits.leeway_ms);
             if due <= now {
                 return out.push(Output::Close {
@@ -239,7 +246,7 @@ impl Hub {
         out: &mut Vec<Output>,
     ) {
         if self.slim_has_ended(conn, now) {
-            return self.slim_close(conn, Refusal::TokenExpired, out);
+            return self.slim_close(conn, Refusal::TokenExpired, true, out);
         }
         if !self.slim.links.contains_key(&conn) {
             return; // It was closed while the message was on its way.
@@ -272,8 +279,19 @@ impl Hub {
     /// Closes a stream whose token has ended.
     pub(super) fn slim_check_permit(&mut self, conn: Conn, now: Time, out: &mut Vec<Output>) {
         if self.slim_has_ended(conn, now) {
-            self.slim_close(conn, Refusal::TokenExpired, out);
+            self.slim_close(conn, Refusal::TokenExpired, true, out);
         }
+    }
+
+    /// Streams that came with a token, and who pays for each.
+    pub(super) fn slim_payers(&self) -> impl Iterator<Item = (Conn, &Payer)> {
+        self.slim
+            .links
+            .iter()
+            .filter_map(|(conn, link)| match &link.owner {
+                SlimRight::Open => None,
+                SlimRight::Account { payer, .. } => Some((*conn, payer)),
+            })
     }
 
     /// Open streams of SLIM's clients.
@@ -292,13 +310,19 @@ impl Hub {
         self.slim.held_bytes
     }
 
-    fn slim_close(&mut self, conn: Conn, refusal: Refusal, out: &mut Vec<Output>) {
+    pub(super) fn slim_close(
+        &mut self,
+        conn: Conn,
+        refusal: Refusal,
+        resume: bool,
+        out: &mut Vec<Output>,
+    ) {
         if self.slim.links.contains_key(&conn) {
             self.slim_forget(conn);
             out.push(Output::Close {
                 conn,
                 refusal,
-                resume: true,
+                resume,
             });
         }
     }

@@ -10,6 +10,7 @@ mod limits;
 mod mailbox;
 mod reading;
 mod retention;
+mod revoked;
 mod roster;
 mod sequencing;
 mod slim;

@@ -25,6 +25,7 @@ fn agent_claims() -> Claims {
             transport_key: TransportKey([5; 32]),
         },
         scopes: [Scope::Relay].into(),
+        key: None,
         id: TokenId([2; 16]),
         issued: NOW,
         expires: NOW.plus(LIFETIME_MS_MAX),

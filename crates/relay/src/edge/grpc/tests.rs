@@ -91,6 +91,7 @@ impl House {
                 patterns: SlimPatterns::parse(&patterns).unwrap(),
             },
             scopes: [Scope::Slim].into(),
+            key: None,
             id: TokenId([2; 16]),
             issued: now(),
             expires,

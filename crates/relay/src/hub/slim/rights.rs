@@ -76,17 +76,17 @@ impl Hub {
         let account = match self.slim.links.get(&conn).map(|link| &link.owner) {
             Some(SlimRight::Open) => return Ok(()),
             Some(SlimRight::Account {
-                account, patterns, ..
+                payer, patterns, ..
             }) => {
                 let covered = |name: &Components| patterns.iter().any(|it| it.covers(*name));
                 if !names.iter().all(covered) {
                     return Err(Denied::NotCovered);
                 }
-                account
+                &payer.account
             }
             None => {
                 let permit = self.conns.get(&conn).map(|connection| &connection.permit);
-                let account = permit.and_then(|permit| permit.account.as_ref());
+                let account = permit.and_then(|permit| permit.account());
                 account.ok_or(Denied::NotCovered)?
             }
         };

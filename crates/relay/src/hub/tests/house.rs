@@ -30,8 +30,8 @@ use crate::{
         Append, KeyPackagesLeft, SealedGroupInfo, StoredChannel, StoredRecord, Write, Written,
     },
     hub::{
-        Answer, Conn, Hub, HubConfig, Input, Output, Presented, Query, Right, SlimRules, Ticket,
-        slim_message_in,
+        Answer, Conn, Hub, HubConfig, Input, Output, Payer, Presented, Query, Right, SlimRules,
+        Ticket, slim_message_in,
     },
     limits::{Limits, Rate},
 };
@@ -732,7 +732,7 @@ fn config(limits: Limits) -> HubConfig {
 
 pub(super) fn account(expires: Time) -> Right {
     Right::Account {
-        account: "acc".to_owned(),
+        payer: Payer::account("acc"),
         expires,
     }
 }

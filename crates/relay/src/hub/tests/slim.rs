@@ -15,7 +15,7 @@ use skytale_wire::{
 };
 
 use super::house::{House, Person, SlimSaid};
-use crate::hub::{Conn, Input, SlimPresented, SlimRight};
+use crate::hub::{Conn, Input, Payer, SlimPresented, SlimRight};
 
 mod bounds;
 mod native;
@@ -489,7 +489,7 @@ fn subscription(client: &Client, to: &Name, begins: bool, id: u64) -> Routed {
 
 fn account(name: &str, patterns: &[&str], expires: Time) -> SlimRight {
     SlimRight::Account {
-        account: name.to_owned(),
+        payer: Payer::account(name),
         patterns: patterns
             .iter()
             .map(|pattern| Pattern::parse(pattern).unwrap())

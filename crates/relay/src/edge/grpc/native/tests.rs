@@ -154,6 +154,7 @@ impl Client {
                 transport_key: transport,
             },
             scopes: [Scope::Relay].into(),
+            key: None,
             id: TokenId([2; 16]),
             issued: now,
             expires: now.plus(LIFETIME_MS_MAX),

@@ -54,6 +54,7 @@ async fn nobody_can_connect_before_tokens_can_be_checked() {
     assert!(!bare.state.listens());
 
     bare.edge.edge.gate.refresh().await;
+    bare.edge.edge.gate.hear_everybody();
 
     let endpoint = Endpoint::from_shared(format!("http://{}", bare.edge.addr())).unwrap();
     let connected = async {

@@ -5,7 +5,7 @@ use skytale_wire::refusal::Refusal;
 
 use super::{BOTH, Client, Heard, account, at, msg};
 use crate::hub::{
-    SlimDrop, SlimRules,
+    Payer, SlimDrop, SlimRules,
     tests::house::{HOUR, House, START, people},
 };
 
@@ -179,7 +179,7 @@ fn native_agents_need_an_account_and_their_own_organisation() {
     assert!(house.refusals(owner).is_empty());
 
     let other = crate::hub::Right::Account {
-        account: "second".into(),
+        payer: Payer::account("second"),
         expires: START.plus(HOUR),
     };
     let stranger = house.opening(&bob, other);

@@ -1,0 +1,97 @@
+//! What relays ask this server, and how they prove who they are.
+//!
+//! A relay signs each request with the key that agents pin, and only those that the configuration
+//! names are answered: nothing has to be handed over that could be stolen.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, Query, State},
+    http::request::Parts,
+};
+use serde::Deserialize;
+use skytale_wire::{
+    http::{RelaySignature, Revocations},
+    token::{LEEWAY_MS, LIFETIME_MS_MAX},
+};
+use tokio::time::{Instant, sleep_until};
+
+use crate::{caller::authorization, problem::Refusal, router::App};
+
+/// A relay of this server, by its signature over a request without a body.
+#[derive(Debug)]
+pub(crate) struct Relay;
+
+impl FromRequestParts<App> for Relay {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        let said: RelaySignature = authorization(parts)
+            .and_then(|text| text.parse().ok())
+            .ok_or(Refusal::NO_RELAY)?;
+        let path = parts.uri.path_and_query().map_or("", |it| it.as_str());
+        let target = format!("{} {path}", parts.method);
+        let now = app.clock.now();
+        let apart = now.since(said.time).max(said.time.since(now));
+        let known = app
+            .config
+            .relays
+            .iter()
+            .any(|relay| relay.key == said.relay);
+        if known && apart <= SIGNATURE_MS_MAX && said.covers(&target, b"") {
+            Ok(Self)
+        } else {
+            tracing::debug!(known, apart, "a relay's request is refused");
+            Err(Refusal::NO_RELAY)
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Page {
+    after: Option<u64>,
+}
+
+/// `GET /v1/revocations`: answers as soon as there is something, or empty after a while, so that
+/// the relay hears within a moment what was revoked, and always that this server still speaks.
+pub(crate) async fn revocations(
+    State(app): State<App>,
+    _relay: Relay,
+    Query(page): Query<Page>,
+) -> Result<Json<Revocations>, Refusal> {
+    let until = Instant::now() + Duration::from_millis(app.config.request_ms_max / 2);
+    loop {
+        // Before the look: what comes in between rings too.
+        let rung = app.revoked.notified();
+        let since = app
+            .clock
+            .now()
+            .0
+            .saturating_sub(LIFETIME_MS_MAX + LEEWAY_MS);
+        let listed = app
+            .store
+            .revocations(page.after, skytale_wire::id::Time(since), PAGE_MAX)
+            .await?;
+        let over = Instant::now() >= until || app.draining.load(Ordering::Relaxed);
+        if over || page.after.is_none() || !listed.is_empty() {
+            let next = listed.last().map(|(place, _)| *place);
+            return Ok(Json(Revocations {
+                next: next.or(page.after).unwrap_or_default(),
+                revoked: listed.into_iter().map(|(_, revoked)| revoked).collect(),
+            }));
+        }
+        tokio::select! {
+            () = rung => {}
+            // Another server may work on the same database.
+            () = sleep_until(until.min(Instant::now() + LOOK)) => {}
+        }
+    }
+}
+
+/// How far a relay's clock may be apart.
+const SIGNATURE_MS_MAX: u64 = 60_000;
+const PAGE_MAX: u32 = 1_000;
+/// How often the store is asked while a relay waits.
+const LOOK: Duration = Duration::from_millis(500);
