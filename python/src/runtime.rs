@@ -96,9 +96,6 @@ impl Running {
                     .into(),
             )
         };
-        // OpenSSL would clean up after itself at the end of every process, and in a forked one wait for
-        // locks of threads that are not there. Who begins it first decides.
-        openssl_sys::init();
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .thread_name("skytale")
