@@ -255,8 +255,8 @@ def test_after_a_fork_the_child_is_told_so(servers: dict[str, str]) -> None:
                 says(call)
             says(sync.Agent("child").open)
             print("the child is well", flush=True)
-            # As multiprocessing ends its processes: at any other end SQLCipher cleans up, and may wait
-            # for a lock that one of the parent's threads held.
+            # As multiprocessing ends its processes: at any other end SQLCipher cleans up, and
+            # may wait for a lock that one of the parent's threads held.
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert status == 0, status

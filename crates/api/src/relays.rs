@@ -61,7 +61,8 @@ pub(crate) async fn revocations(
     _relay: Relay,
     Query(page): Query<Page>,
 ) -> Result<Json<Revocations>, Refusal> {
-    let until = Instant::now() + Duration::from_millis(app.config.request_ms_max / 2);
+    let wait = Duration::from_millis(app.config.request_ms_max / 2).min(WAIT_MAX);
+    let until = Instant::now() + wait;
     loop {
         // Before the look: what comes in between rings too.
         let rung = app.revoked.notified();
@@ -93,5 +94,7 @@ pub(crate) async fn revocations(
 /// How far a relay's clock may be apart.
 const SIGNATURE_MS_MAX: u64 = 60_000;
 const PAGE_MAX: u32 = 1_000;
+/// Relays take 20 seconds of silence for a server that is gone.
+const WAIT_MAX: Duration = Duration::from_secs(5);
 /// How often the store is asked while a relay waits.
 const LOOK: Duration = Duration::from_millis(500);
