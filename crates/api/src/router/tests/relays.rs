@@ -112,16 +112,14 @@ async fn a_relay_hears_of_a_revoked_key_while_it_waits() {
     let first = house.revocations("/v1/revocations").await;
     assert_eq!(first.revoked, []);
     let path = format!("/v1/revocations?after={}", first.next);
-    let (said, revoked) = tokio::join!(
-        timeout(Duration::from_mins(1), house.hears(&path)),
-        async {
+    let (said, revoked) =
+        tokio::join!(timeout(Duration::from_mins(1), house.hears(&path)), async {
             // The question waits by now: it is polled first.
             tokio::task::yield_now().await;
             let key = format!("/v1/keys/{}", alice.key.id);
             let revoking = house.call(Method::DELETE, &key, alice.session(), Value::Null);
             revoking.await.status
-        }
-    );
+        });
 
     assert_eq!(revoked, StatusCode::NO_CONTENT);
     let said = said.unwrap();
