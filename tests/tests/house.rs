@@ -106,6 +106,14 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "49521e0c2e685454aff2f874676dd267f5b846f62985e7936156c432108be61d",
     ),
     (
+        "crates/api/src/migrations/postgres/0001_accounts.sql",
+        "c4061a8fe647bdbab2e187e1b472d36d4251ae4f4bfdf8a735cd462294ae3e41",
+    ),
+    (
+        "crates/api/src/migrations/postgres/0002_revocations.sql",
+        "c9f6f353f63e3fba94d28bd2456aa1a68b98eeea57fca590d18ee76928492128",
+    ),
+    (
         "crates/relay/src/archive/migrations/0001_archive.sql",
         "a6f6d23a1d202018df3383bef0ed58928b83d9596cb493a3b574367c1c892b84",
     ),

@@ -10,7 +10,7 @@ use std::{
 
 use skytale_wire::http::RelayAt;
 
-use crate::error::Error;
+use crate::{database_url::DatabaseUrl, error::Error};
 
 /// The API server's settings: the section `[api]`.
 #[derive(Debug, Clone, confique::Config)]
@@ -21,9 +21,33 @@ pub struct Config {
     #[config(env = "SKYTALE_API_ADDR", default = "127.0.0.1:7700")]
     pub addr: SocketAddr,
 
-    /// The `SQLite` database, made on first use.
+    /// The `SQLite` database, made on first use. Not used when there is a `database_url`.
     #[config(env = "SKYTALE_API_DATABASE", default = "server/api.db")]
     pub database: PathBuf,
+
+    /// A Postgres database instead: `postgres://USER:PASSWORD@HOST/NAME`. Unless it is on this
+    /// machine, it is reached by verified TLS only.
+    #[config(env = "SKYTALE_DATABASE_URL")]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// Connections held to Postgres at once. A verb takes one for some milliseconds; those of all
+    /// API servers together must stay below what the Postgres server allows.
+    #[config(default = 10)]
+    pub database_connections_max: u32,
+
+    /// How long a request waits for a connection to Postgres, also for one that must be made.
+    #[config(default = 2_000)]
+    pub database_wait_ms_max: u64,
+
+    /// How long a statement may take in Postgres. Together with the wait this should be well below
+    /// `request_ms_max`, so that an outage is told as such.
+    #[config(default = 2_500)]
+    pub database_statement_ms_max: u64,
+
+    /// Whether migrations that a Postgres database lacks are applied at the start. Otherwise the
+    /// server does not start then. A `SQLite` file is always brought up to date.
+    #[config(default = true)]
+    pub database_migrate: bool,
 
     /// The directory of the key that signs tokens, made on first use.
     #[config(env = "SKYTALE_API_KEY_DIR", default = "server/keys")]
@@ -118,8 +142,16 @@ impl Config {
         .contains(&0)
         {
             "limits of zero would refuse everything"
+        } else if self.database_connections_max == 0
+            || self.database_wait_ms_max == 0
+            || self.database_statement_ms_max == 0
+        {
+            "limits of zero would keep the database out"
         } else {
-            return Ok(());
+            return match &self.database_url {
+                Some(url) => url.connect_options().map(|_| ()),
+                None => Ok(()),
+            };
         };
         Err(Error::Misuse(wrong))
     }
@@ -148,6 +180,20 @@ mod tests {
         assert!(matches!(config.check(), Err(Error::Misuse(_))));
         config.behind_proxy = true;
         assert!(config.check().is_ok());
+    }
+
+    #[test]
+    fn a_database_elsewhere_needs_verified_tls_and_its_password_is_not_shown() {
+        let url = "postgres://alice:needle@db.example.org/skytale";
+        let mut config = Config::new(Path::new("x"));
+        config.database_url = Some(url.to_owned().into());
+        assert!(config.check().is_ok());
+        assert!(!format!("{config:?}").contains("needle"));
+
+        config.database_url = Some(format!("{url}?sslmode=prefer").into());
+
+        let refused = config.check().unwrap_err().to_string();
+        assert!(refused.contains("sslmode"), "{refused}");
     }
 
     #[test]

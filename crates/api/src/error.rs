@@ -22,7 +22,7 @@ impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Unavailable => Self::Unreachable(
-                "the API server's database does not answer; is the disk full?",
+                "the API server's database does not answer: is its disk full, or its server busy or gone?",
                 std::io::ErrorKind::Other.into(),
             ),
             Failure::Damaged => {

@@ -13,7 +13,9 @@ mod body;
 mod caller;
 pub mod clock;
 pub mod config;
+mod database_url;
 mod error;
+pub mod migrate;
 mod problem;
 mod relays;
 mod router;
@@ -25,5 +27,6 @@ mod tokens;
 mod usage;
 
 pub use config::Config;
+pub use database_url::DatabaseUrl;
 pub use error::Error;
 pub use run::{LocalAccount, Server};

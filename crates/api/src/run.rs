@@ -34,7 +34,11 @@ use crate::{
     router::{App, Shared, routes},
     secret::{ApiKey, Hashed, Hasher, Kind},
     signing,
-    store::{Created, Email, KeyCreated, NewAccount, NewKey, sqlite::Sqlite},
+    store::{
+        Created, Email, KeyCreated, NewAccount, NewKey, Store,
+        postgres::{Limits, Migrations, Postgres},
+        sqlite::Sqlite,
+    },
 };
 
 /// An API server that has opened its files and its port. Requests wait in the system's queue until
@@ -70,11 +74,9 @@ impl Server {
         let addr = listener
             .local_addr()
             .map_err(|e| Error::Unreachable("the API server's port is unknown", e))?;
-        let opened = tokio::task::spawn_blocking(move || open(config, clock))
-            .await
-            .map_err(|e| Error::Unreachable("opening was interrupted", io::Error::other(e)))?;
+        let store = open_store(&config, &clock).await?;
         Ok(Self {
-            shared: opened?,
+            shared: aside(move || open(config, clock, store)).await?,
             listener,
             addr,
         })
@@ -200,9 +202,38 @@ impl Server {
     }
 }
 
-/// Everything that touches the disk or costs time.
-fn open(config: Config, clock: Clock) -> Result<Shared, Error> {
-    let store = Box::new(Sqlite::open(&config.database)?);
+/// The database that the settings name.
+async fn open_store(config: &Config, clock: &Clock) -> Result<Box<dyn Store>, Error> {
+    let Some(url) = &config.database_url else {
+        let path = config.database.clone();
+        let store = aside(move || Sqlite::open(&path)).await?;
+        return Ok(Box::new(store));
+    };
+    let migrations = if config.database_migrate {
+        Migrations::Apply
+    } else {
+        Migrations::Demand
+    };
+    let limits = Limits {
+        connections_max: config.database_connections_max,
+        wait: Duration::from_millis(config.database_wait_ms_max),
+        statement: Duration::from_millis(config.database_statement_ms_max),
+    };
+    let store = Postgres::open(url, limits, migrations, clock.now()).await?;
+    Ok(Box::new(store))
+}
+
+/// Opens what touches the disk or costs time, where it holds nobody up.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::Unreachable("opening was interrupted", io::Error::other(e)))?
+}
+
+/// Keys and hashes.
+fn open(config: Config, clock: Clock, store: Box<dyn Store>) -> Result<Shared, Error> {
     let signer = signing::open_or_create(&config.key_dir)?;
     let verifier = Verifier::new(Audience::Api, &signer.public_keys())
         .map_err(|_| Error::Misuse("another JWT crypto provider is installed in this process"))?;

@@ -15,6 +15,8 @@ use crate::secret::{Hashed, KeyId};
 
 #[cfg(test)]
 mod conformance;
+pub(crate) mod moving;
+pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
 /// What a verb returns: an answer to wait for.
@@ -52,7 +54,8 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// What was revoked, in the order in which it was, with its place: what stands behind `after`, or
     /// without one what is not older than `since`; at most `limit`. Nothing appears later behind a
-    /// place that was answered.
+    /// place that was answered. A place beyond all that are listed counts as none: the list may
+    /// have come back from a backup.
     fn revocations(
         &self,
         after: Option<u64>,
@@ -167,12 +170,15 @@ impl fmt::Debug for Email {
 /// Why a verb has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Busy, full, or not reachable: nothing was changed, and later it may work.
+    /// Busy, full, or not reachable: later it may work. Nothing was changed, as far as can be
+    /// known: a served database may have made a change and been cut off before it said so.
     Unavailable,
     /// What is stored makes no sense.
     Damaged,
 }
 
+/// How long what was revoked stays on the list: twice as long as a token lives.
+const REVOCATIONS_MS_KEPT: u64 = 2 * 3_600_000;
 /// RFC 5321 allows no longer path.
 const EMAIL_BYTES_MAX: usize = 254;
 

@@ -10,6 +10,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
+use skytale_api::DatabaseUrl;
 use skytale_relay::edge::terms::AtLeast;
 use skytale_sdk::{RelayAddr, Traffic, check_agent_name};
 use skytale_wire::{
@@ -106,6 +107,12 @@ pub(crate) enum Command {
     /// Start a relay alone
     #[command(before_help = examples::RELAY)]
     Relay(Relay),
+    /// Prepare a Postgres database for an API server, or move one's file into it
+    #[command(before_help = examples::MIGRATE)]
+    Migrate {
+        #[command(subcommand)]
+        command: Migrate,
+    },
 
     /// Open a channel, or make it
     #[command(before_help = examples::OPEN)]
@@ -250,6 +257,8 @@ pub(crate) struct Up {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8443")]
     pub(crate) health_addr: SocketAddr,
     #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
     pub(crate) grpc: Grpc,
     /// How other machines reach the relay; written into invites
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -263,6 +272,10 @@ pub(crate) struct Up {
 }
 
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the fields are the names of flags"
+)]
 pub(crate) struct Api {
     /// Where the API server listens; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7700")]
@@ -270,6 +283,54 @@ pub(crate) struct Api {
     /// A reverse proxy in front of it speaks TLS, so it may listen beyond this machine
     #[arg(long)]
     pub(crate) behind_proxy: bool,
+    #[command(flatten)]
+    pub(crate) database: Database,
+}
+
+/// What the API server remembers by.
+#[derive(Debug, Args)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the fields are the names of flags"
+)]
+pub(crate) struct Database {
+    #[command(flatten)]
+    pub(crate) place: DatabasePlace,
+    /// How many connections to Postgres may be open at once
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) database_connections_max: u32,
+    /// Do not apply migrations that the Postgres database lacks: do not start then
+    #[arg(long)]
+    pub(crate) no_migrate: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DatabasePlace {
+    /// A Postgres database in place of a file, reached by verified TLS unless it is on this machine:
+    /// postgres://USER@HOST:PORT/NAME. With a password in it, by the environment only
+    /// [env: SKYTALE_DATABASE_URL, SKYTALE_DATABASE_URL_FILE]
+    #[arg(long, value_name = "URL")]
+    pub(crate) database_url: Option<DatabaseUrl>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Migrate {
+    /// Apply the migrations that the Postgres database lacks
+    Schema {
+        #[command(flatten)]
+        place: DatabasePlace,
+    },
+    /// Copy accounts, keys and usage of a stopped API server into an empty Postgres database
+    SqliteToPostgres {
+        /// The SQLite file, or the data directory that it lies in
+        #[arg(long, value_name = "DIR|FILE")]
+        from: PathBuf,
+        #[command(flatten)]
+        place: DatabasePlace,
+        /// Look whether it can be done, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -654,6 +715,7 @@ The first start makes a local account, an API key and the context \"local\" with
 Examples:
   skytale api --relay KEY@relay.example.org:4433
   skytale api --api-addr 0.0.0.0:7700 --behind-proxy --relay KEY@relay.example.org:4433
+  SKYTALE_DATABASE_URL_FILE=url.txt skytale api --relay KEY@relay.example.org:4433
 
 It signs tokens for the relay given; a relay prints its key when it starts.";
     pub(super) const RELAY: &str = "\
@@ -662,6 +724,14 @@ Examples:
   skytale relay --api-url http://127.0.0.1:7700 --json
 
 It takes the tokens of the API server given, whose public keys it fetches there.";
+    pub(super) const MIGRATE: &str = "\
+Examples:
+  skytale migrate schema --database-url postgres://skytale@localhost/skytale
+  skytale migrate sqlite-to-postgres --from DIR --database-url postgres://skytale@localhost/skytale
+  SKYTALE_DATABASE_URL_FILE=url.txt skytale migrate sqlite-to-postgres --from DIR --dry-run
+
+An API server applies migrations by itself when it starts, unless it is told --no-migrate. The key
+that signs tokens is a file (server/keys/signing.key) and is not moved.";
     pub(super) const OPEN: &str = "\
 Examples:
   skytale open acme/ops/plan --as planner";

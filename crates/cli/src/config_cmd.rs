@@ -11,6 +11,7 @@ use crate::{
     context,
     exit::Failure,
     output::{Output, table},
+    servers::DATABASE_URL,
 };
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -72,6 +73,7 @@ fn settings(
     let relay = config.relay.as_ref().map(ToString::to_string);
     let key = ["SKYTALE_API_KEY", "SKYTALE_API_KEY_FILE"];
     let vault = ["SKYTALE_VAULT_KEY", "SKYTALE_VAULT_KEY_FILE"];
+    let database = [DATABASE_URL, "SKYTALE_DATABASE_URL_FILE"];
     let vault_given = vault.iter().any(|name| is_set(name));
     let seconds = |name, time: std::time::Duration| Setting {
         name,
@@ -165,6 +167,14 @@ fn settings(
                 config.config_dir.join("vault.key").display().to_string()
             }),
             origin: origin(false, &vault, false, true),
+        },
+        Setting {
+            name: "database_url",
+            value: database
+                .iter()
+                .any(|name| is_set(name))
+                .then(|| "(set, not shown)".to_owned()),
+            origin: origin(false, &database, false, false),
         },
         seconds("timeout_connect", config.timeouts.connect),
         seconds("timeout_token", config.timeouts.token),

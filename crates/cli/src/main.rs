@@ -31,6 +31,7 @@ mod history;
 mod hook;
 mod mcp;
 mod messages;
+mod migrate;
 mod output;
 mod quote;
 mod secret;
@@ -83,6 +84,7 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Up(wish) => Box::pin(up::run(wish, everywhere, output)).await,
         Command::Api(wish) => servers::api(wish, everywhere, output).await,
         Command::Relay(wish) => servers::relay(wish, everywhere, output).await,
+        Command::Migrate { command } => migrate::run(command, output).await,
 
         Command::Open { channel } => channels::open(&channel, everywhere, output).await,
         Command::Channels => channels::list(everywhere, output).await,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde::Serialize;
-use skytale_api::Server;
+use skytale_api::{DatabaseUrl, Server};
 use skytale_relay::{
     config::{Issuer, RelayConfig},
     edge::{
@@ -33,6 +33,7 @@ use crate::{
     context,
     exit::{Exit, Failure},
     output::Output,
+    secret,
     up::private_dir,
 };
 
@@ -60,7 +61,8 @@ pub(crate) async fn api(
     output: Output,
 ) -> Result<(), Failure> {
     let config = Config::load(context::flags_without_context(everywhere))?;
-    let mut api_config = skytale_api::Config::new(&directory(&config.data_dir)?);
+    let api_config = skytale_api::Config::new(&directory(&config.data_dir)?);
+    let mut api_config = with_database(api_config, wish.database)?;
     api_config.addr = wish.api_addr;
     api_config.behind_proxy = wish.behind_proxy;
     api_config.relays = everywhere
@@ -138,6 +140,41 @@ pub(crate) fn with_grpc(config: RelayConfig, wish: args::Grpc) -> RelayConfig {
         danger_slim_open: wish.danger_slim_open,
         ..config
     }
+}
+
+/// The API server's database as it is wished for.
+pub(crate) fn with_database(
+    config: skytale_api::Config,
+    wish: args::Database,
+) -> Result<skytale_api::Config, Failure> {
+    let url = database_url(wish.place)?;
+    if url.is_none() && wish.no_migrate {
+        return Err(Failure::usage(
+            "--no-migrate is for a Postgres database: give --database-url or SKYTALE_DATABASE_URL too",
+        ));
+    }
+    Ok(skytale_api::Config {
+        database_url: url,
+        database_connections_max: wish.database_connections_max,
+        database_migrate: !wish.no_migrate,
+        ..config
+    })
+}
+
+/// The flag, else the environment. A URL that holds a password comes by the environment only.
+pub(crate) fn database_url(place: args::DatabasePlace) -> Result<Option<DatabaseUrl>, Failure> {
+    let Some(url) = place.database_url else {
+        let url = secret::from_environment(DATABASE_URL)?;
+        return Ok(url.map(|url| DatabaseUrl::from(url.to_string())));
+    };
+    if url.has_password() {
+        return Err(Failure::usage(
+            "every process of this machine can read a password on the command line: change it, \
+             and give the URL by SKYTALE_DATABASE_URL, or by a file that \
+             SKYTALE_DATABASE_URL_FILE names",
+        ));
+    }
+    Ok(Some(url))
 }
 
 /// What a SLIM agent of this machine dials.
@@ -304,6 +341,8 @@ fn at_once() -> Failure {
     Failure::failed("stopped at once")
 }
 
+/// Or with `_FILE` behind it.
+pub(crate) const DATABASE_URL: &str = "SKYTALE_DATABASE_URL";
 /// How long a stopping server may take.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
@@ -318,6 +357,27 @@ mod tests {
         assert_eq!(on("0.0.0.0:4433"), "127.0.0.1:4433");
         assert_eq!(on("[::]:4433"), "[::1]:4433");
         assert_eq!(on("192.0.2.1:4433"), "192.0.2.1:4433");
+    }
+
+    #[test]
+    fn a_password_is_not_taken_from_the_command_line_and_not_repeated() {
+        let given = |url: &str| {
+            database_url(args::DatabasePlace {
+                database_url: Some(url.to_owned().into()),
+            })
+        };
+
+        assert!(
+            given("postgres://alice@localhost/skytale")
+                .unwrap()
+                .is_some()
+        );
+        let refused = given("postgres://alice:needle@localhost/skytale").unwrap_err();
+        let text = refused.to_string();
+        assert!(
+            text.contains("SKYTALE_DATABASE_URL_FILE") && !text.contains("needle"),
+            "{text}"
+        );
     }
 
     #[test]

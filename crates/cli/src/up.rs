@@ -53,7 +53,8 @@ pub(crate) async fn run(
     let config = Config::load(context::flags_without_context(everywhere))?;
     let dir = servers::directory(&config.data_dir)?;
 
-    let mut api_config = skytale_api::Config::new(&dir);
+    let api_config = skytale_api::Config::new(&dir);
+    let mut api_config = servers::with_database(api_config, up.database)?;
     api_config.addr = up.api_addr;
     let mut api = servers::bind_api(api_config).await?;
     let mut grpc = up.grpc;

@@ -208,8 +208,11 @@ async fn what_is_revoked_is_listed_once_and_in_order(store: &dyn Store) -> Resul
             .await?
             .is_empty()
     );
-    let late = store.revocations(None, Time(4 * hour + 1), 100).await?;
+    let since = Time(4 * hour + 1);
+    let late = store.revocations(None, since, 100).await?;
     assert_eq!(late, all[1..]);
+    let beyond = store.revocations(Some(second + 1), since, 100).await?;
+    assert_eq!(beyond, late, "a place that this list has not reached");
     // Hours later, what no token can outlive is off the list, and places go on.
     let whole = store.revocations(None, Time(0), 100).await?;
     assert_eq!(whole, all);

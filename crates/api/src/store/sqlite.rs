@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     AccountRow, Answer, Created, Email, Failure, KeyCheck, KeyCreated, KeyRow, NewAccount, NewKey,
-    Store,
+    REVOCATIONS_MS_KEPT, Store,
 };
 use crate::{
     error::Error,
@@ -257,7 +257,8 @@ impl Store for Sqlite {
             let mut found = tx
                 .prepare_cached(
                     "SELECT place, revoked FROM revocations
-                     WHERE CASE WHEN ?1 IS NULL THEN at_ms >= ?2 ELSE place > ?1 END
+                     WHERE CASE WHEN ?1 <= (SELECT max(place) FROM revocations)
+                                THEN place > ?1 ELSE at_ms >= ?2 END
                      ORDER BY place LIMIT ?3",
                 )
                 .map_err(failure)?;
@@ -375,8 +376,8 @@ fn list_revoked(tx: &Transaction<'_>, revoked: &Revoked, now: Time) -> Result<()
         params![ms(now), text],
     )
     .map_err(failure)?;
-    let over = ms(now).saturating_sub(REVOCATIONS_MS_KEPT);
-    tx.execute("DELETE FROM revocations WHERE at_ms < ?1", [over])
+    let over = Time(now.0.saturating_sub(REVOCATIONS_MS_KEPT));
+    tx.execute("DELETE FROM revocations WHERE at_ms < ?1", [ms(over)])
         .map_err(failure)?;
     Ok(())
 }
@@ -488,7 +489,7 @@ fn migrate(db: &mut Connection) -> Result<(), Error> {
     clippy::needless_pass_by_value,
     reason = "the shape that map_err takes"
 )]
-fn failure(error: rusqlite::Error) -> Failure {
+pub(super) fn failure(error: rusqlite::Error) -> Failure {
     use rusqlite::ErrorCode as Code;
     let code = error.sqlite_error_code();
     tracing::warn!(?code, "the store refused");
@@ -510,7 +511,7 @@ fn failure(error: rusqlite::Error) -> Failure {
 }
 
 /// Numbered from 1, applied in order, never edited: `user_version` counts them.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_accounts.sql"),
     include_str!("../migrations/0002_revocations.sql"),
 ];
@@ -518,8 +519,6 @@ const MIGRATIONS: &[&str] = &[
 const JOBS_WAITING_MAX: usize = 1_024;
 /// Only another process (a backup, a shell) can hold the lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Twice as long as a token lives.
-const REVOCATIONS_MS_KEPT: i64 = 2 * 3_600_000;
 
 #[cfg(test)]
 mod tests {

@@ -71,7 +71,14 @@ fn is_secret(name: &OsStr) -> bool {
     })
 }
 
-const SECRETS: [&str; 5] = ["KEY", "PASSWORD", "PASSPHRASE", "SECRET", "TOKEN"];
+const SECRETS: [&str; 6] = [
+    "KEY",
+    "PASSWORD",
+    "PASSPHRASE",
+    "SECRET",
+    "TOKEN",
+    "DATABASE_URL",
+];
 
 #[cfg(test)]
 mod tests {
@@ -84,11 +91,13 @@ mod tests {
             "SKYTALE_VAULT_KEY",
             "SKYTALE_PASSWORD",
             "SKYTALE_SLIM_SECRET",
+            "SKYTALE_DATABASE_URL",
         ] {
             assert!(is_secret(OsStr::new(secret)), "{secret}");
         }
         for harmless in [
             "SKYTALE_VAULT_KEY_FILE",
+            "SKYTALE_DATABASE_URL_FILE",
             "SKYTALE_DATA_DIR",
             "PATH",
             "MY_KEY",

@@ -5,11 +5,15 @@
     reason = "a test that cannot go on should say where"
 )]
 
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "../../../api/src/store/postgres/cluster.rs"]
+mod cluster;
 mod demo;
 mod exit_codes;
 mod hook;
 mod mcp;
 mod people;
+mod postgres;
 mod secrets;
 mod servers;
 mod session;
