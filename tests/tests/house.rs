@@ -106,12 +106,20 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "49521e0c2e685454aff2f874676dd267f5b846f62985e7936156c432108be61d",
     ),
     (
+        "crates/api/src/migrations/0003_standing.sql",
+        "9a85999b1582161dc56c1f1cb5b8394df9652b355d8d5b3246ad8156572ccb26",
+    ),
+    (
         "crates/api/src/migrations/postgres/0001_accounts.sql",
         "c4061a8fe647bdbab2e187e1b472d36d4251ae4f4bfdf8a735cd462294ae3e41",
     ),
     (
         "crates/api/src/migrations/postgres/0002_revocations.sql",
         "c9f6f353f63e3fba94d28bd2456aa1a68b98eeea57fca590d18ee76928492128",
+    ),
+    (
+        "crates/api/src/migrations/postgres/0003_standing.sql",
+        "ffdc2f3c4e842a582efd341a020b2de2f6485a16a968e70430cbf8e0c2e04e8b",
     ),
     (
         "crates/relay/src/archive/migrations/0001_archive.sql",

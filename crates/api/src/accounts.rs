@@ -1,4 +1,4 @@
-//! Signing up, signing in, and reading one's own account.
+//! Signing up and in, reading one's own account, changing its password, ending it.
 //!
 //! Neither call tells whether an address has an account: the same status, the same body, one
 //! Argon2 run and (for sign-up) one durable write either way. Without confirming addresses by
@@ -6,7 +6,7 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use skytale_wire::{
-    http::{Account, Secret, Session, SignIn, SignUp, SignedUp},
+    http::{Account, ChangePassword, DeleteAccount, Secret, Session, SignIn, SignUp, SignedUp},
     token::{AccountId, Grant, Scope},
 };
 
@@ -16,6 +16,7 @@ use crate::{
     clock::rfc3339,
     problem::Refusal,
     router::App,
+    secret::Hashed,
     store::{Email, NewAccount},
     tokens,
 };
@@ -28,12 +29,19 @@ pub(crate) async fn sign_up(
         "email must be an address like name@example.org, in ASCII",
     ))?;
     check_password_length(&wish.password)?;
+    let name = wish.name.unwrap_or_default();
+    if !is_name(&name) && !name.is_empty() {
+        return Err(Refusal::bad_body(
+            "name must have at most 100 printable characters",
+        ));
+    }
     let password = app.hasher.hash_password(&wish.password).await?;
     let now = app.clock.now();
     let id = AccountId(app.uuid());
     let account = NewAccount {
         id,
         email,
+        name,
         password,
         now,
     };
@@ -75,8 +83,60 @@ pub(crate) async fn me(State(app): State<App>, caller: Caller) -> Result<Json<Ac
     Ok(Json(Account {
         id,
         email: row.email,
+        name: row.name,
         created_at: rfc3339(row.created),
     }))
+}
+
+/// `PUT /v1/accounts/me/password`. All sessions end, this one too: whoever knew the old password may
+/// have opened one.
+pub(crate) async fn change_password(
+    State(app): State<App>,
+    caller: Caller,
+    Body(wish): Body<ChangePassword>,
+) -> Result<StatusCode, Refusal> {
+    let (id, row) = caller.owner()?;
+    check_password_length(&wish.new_password)?;
+    check_password(&app, &wish.password, &row.password).await?;
+    let new = app.hasher.hash_password(&wish.new_password).await?;
+    let now = app.clock.now();
+    let changed = app
+        .store
+        .change_password(id, row.password, new, now)
+        .await?;
+    // Somebody else was quicker.
+    changed
+        .then_some(StatusCode::NO_CONTENT)
+        .ok_or(Refusal::WRONG_PASSWORD)
+}
+
+/// `POST /v1/accounts/me/deletion`. Tokens end as soon as relays have heard of it.
+pub(crate) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Body(wish): Body<DeleteAccount>,
+) -> Result<StatusCode, Refusal> {
+    let (id, row) = caller.owner()?;
+    check_password(&app, &wish.password, &row.password).await?;
+    let now = app.clock.now();
+    if !app.store.delete_account(id, row.password, now).await? {
+        return Err(Refusal::WRONG_PASSWORD);
+    }
+    app.revoked.notify_waiters();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn check_password(app: &App, password: &Secret, hash: &Hashed) -> Result<(), Refusal> {
+    if password.expose().len() > PASSWORD_BYTES_MAX {
+        return Err(Refusal::WRONG_PASSWORD);
+    }
+    let good = app.hasher.check_password(password, Some(hash)).await?;
+    good.then_some(()).ok_or(Refusal::WRONG_PASSWORD)
+}
+
+/// What people call something: 1 to 100 characters, none of which steers a terminal.
+pub(crate) fn is_name(text: &str) -> bool {
+    (1..=NAME_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
 fn check_password_length(password: &Secret) -> Result<(), Refusal> {
@@ -87,6 +147,7 @@ fn check_password_length(password: &Secret) -> Result<(), Refusal> {
     }
 }
 
+const NAME_CHARS_MAX: usize = 100;
 const PASSWORD_BYTES_MIN: usize = 10;
 /// Bounds what hashing costs.
 const PASSWORD_BYTES_MAX: usize = 1_024;

@@ -1,4 +1,6 @@
-//! Making, listing and revoking API keys.
+//! Making, listing, rotating and revoking API keys.
+
+use std::str::FromStr;
 
 use axum::{
     Json,
@@ -7,18 +9,20 @@ use axum::{
 };
 use serde::Deserialize;
 use skytale_wire::{
-    http::{Key, Keys, MakeKey, NewKey as NewKeyBody},
-    token::AccountId,
+    http::{Key, Keys, MakeKey, NewKey as NewKeyBody, RotateKey},
+    id::Time,
+    token::{KeyId, Scopes},
 };
 
 use crate::{
+    accounts::is_name,
     body::Body,
-    caller::Caller,
+    caller::{Caller, KeyMaker},
     clock::rfc3339,
     problem::Refusal,
     router::App,
-    secret::{ApiKey, KeyId, Kind},
-    store::{KeyCreated, KeyRow, NewKey},
+    secret::{ApiKey, Kind},
+    store::{KeyCreated, KeyRotated, KeyRow, NewKey},
 };
 
 /// `POST /v1/accounts/{id}/keys`: the same as [`create`], with the account spelt out. Somebody
@@ -29,11 +33,11 @@ pub(crate) async fn create_for(
     Path(id): Path<String>,
     Body(wish): Body<MakeKey>,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
-    let account = caller.key_maker()?;
-    if id.parse() != Ok(account) {
+    let maker = caller.key_maker()?;
+    if id.parse() != Ok(maker.account) {
         return Err(Refusal::NOT_FOUND);
     }
-    make(&app, account, wish).await
+    make(&app, maker, wish).await
 }
 
 pub(crate) async fn create(
@@ -41,8 +45,45 @@ pub(crate) async fn create(
     caller: Caller,
     Body(wish): Body<MakeKey>,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
-    let account = caller.key_maker()?;
-    make(&app, account, wish).await
+    let maker = caller.key_maker()?;
+    make(&app, maker, wish).await
+}
+
+/// `POST /v1/keys/{id}/rotation`: the new key is as the old one, which goes on for a while or not.
+pub(crate) async fn rotate(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Body(wish): Body<RotateKey>,
+) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
+    let maker = caller.key_maker()?;
+    let id: KeyId = id.parse().map_err(|_| Refusal::NOT_FOUND)?;
+    if wish.overlap_s > OVERLAP_S_MAX {
+        return Err(Refusal::bad_body("overlap_s must be at most 2592000"));
+    }
+    let now = app.clock.now();
+    let old = app.store.key(id.clone()).await?;
+    let old = old.filter(|old| old.account == maker.account);
+    let old = old.ok_or(Refusal::NOT_FOUND)?.row;
+    // A key that rotates itself hands on what it has, its time as well.
+    let lifetime = old.expires.map(|end| end.since(old.created));
+    let expires = lifetime.map(|ms| now.plus(ms));
+    let is_itself = caller.is_key(&id);
+    if !is_itself && !within(&maker, &old.scopes, expires) {
+        return Err(Refusal::BEYOND_THE_KEY);
+    }
+    let (key, row) = new_key(&app, &maker, old.name, old.scopes, expires).await?;
+    let shown = new_shown(&key, &row);
+    let old_ends = now.plus(wish.overlap_s * 1000);
+    match app.store.rotate_key(id.clone(), row, old_ends).await? {
+        KeyRotated::NoKey => return Err(Refusal::NOT_FOUND),
+        KeyRotated::Yes => {}
+        KeyRotated::YesAndRevoked => {
+            app.revoked.notify_waiters();
+            app.hasher.forget(&id).await;
+        }
+    }
+    Ok((StatusCode::CREATED, Json(shown)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,6 +98,19 @@ impl Page {
     const fn limit_default() -> u32 {
         PAGE_DEFAULT
     }
+
+    /// Behind what, and how many.
+    pub(crate) fn read<T: FromStr>(
+        self,
+        bad_after: &'static str,
+    ) -> Result<(Option<T>, u32), Refusal> {
+        if !(1..=PAGE_MAX).contains(&self.limit) {
+            return Err(Refusal::bad_body("limit must be between 1 and 100"));
+        }
+        let after = self.after.map(|text| text.parse()).transpose();
+        let after = after.map_err(|_| Refusal::bad_body(bad_after))?;
+        Ok((after, self.limit))
+    }
 }
 
 pub(crate) async fn list(
@@ -65,16 +119,9 @@ pub(crate) async fn list(
     Query(page): Query<Page>,
 ) -> Result<Json<Keys>, Refusal> {
     let account = caller.reader()?;
-    if !(1..=PAGE_MAX).contains(&page.limit) {
-        return Err(Refusal::bad_body("limit must be between 1 and 100"));
-    }
-    let after = page
-        .after
-        .map(|id| id.parse::<KeyId>())
-        .transpose()
-        .map_err(|_| Refusal::bad_body("after must be a key's id"))?;
-    let rows = app.store.keys(account, after, page.limit).await?;
-    let full = u32::try_from(rows.len()).is_ok_and(|count| count == page.limit);
+    let (after, limit) = page.read::<KeyId>("after must be a key's id")?;
+    let rows = app.store.keys(account, after, limit).await?;
+    let full = u32::try_from(rows.len()).is_ok_and(|count| count == limit);
     let next = rows.last().filter(|_| full).map(|row| row.id.to_string());
     let keys = rows.into_iter().map(shown).collect();
     Ok(Json(Keys { keys, next }))
@@ -85,7 +132,7 @@ pub(crate) async fn revoke(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    let account = caller.key_maker()?;
+    let account = caller.warden()?;
     let id: KeyId = id.parse().map_err(|_| Refusal::NOT_FOUND)?;
     let now = app.clock.now();
     if !app.store.revoke_key(account, id.clone(), now).await? {
@@ -98,37 +145,81 @@ pub(crate) async fn revoke(
 
 async fn make(
     app: &App,
-    account: AccountId,
+    maker: KeyMaker,
     wish: MakeKey,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
-    let letters = wish.name.chars().count();
-    if !(1..=NAME_CHARS_MAX).contains(&letters) || wish.name.chars().any(char::is_control) {
+    if !is_name(&wish.name) {
         return Err(Refusal::bad_body(
             "name must have 1 to 100 printable characters",
         ));
     }
-    let key = ApiKey::generate(Kind::Live);
-    let hash = app.hasher.hash_key(&key).await?;
-    let now = app.clock.now();
-    let row = NewKey {
-        id: key.id().clone(),
-        account,
-        name: wish.name.clone(),
-        hash,
-        now,
+    let scopes: Scopes = match wish.scopes {
+        Some(scopes) if scopes.is_empty() => {
+            return Err(Refusal::bad_body("scopes must name at least one"));
+        }
+        Some(scopes) => scopes.into_iter().collect(),
+        None => maker.scopes.clone(),
     };
+    if wish
+        .expires_in_s
+        .is_some_and(|s| !(1..=LIFE_S_MAX).contains(&s))
+    {
+        return Err(Refusal::bad_body(
+            "expires_in_s must be between 1 and 315360000",
+        ));
+    }
+    let now = app.clock.now();
+    let expires = wish
+        .expires_in_s
+        .map(|s| now.plus(s * 1000))
+        .or(maker.until);
+    if !within(&maker, &scopes, expires) {
+        return Err(Refusal::BEYOND_THE_KEY);
+    }
+    let (key, row) = new_key(app, &maker, wish.name, scopes, expires).await?;
+    let shown = new_shown(&key, &row);
     match app.store.create_key(row, app.config.live_keys_max).await? {
         KeyCreated::TooMany => Err(Refusal::TOO_MANY_KEYS),
         KeyCreated::NoAccount => Err(Refusal::NOT_FOUND),
-        KeyCreated::Yes => Ok((
-            StatusCode::CREATED,
-            Json(NewKeyBody {
-                id: key.id().to_string(),
-                name: wish.name,
-                key: key.show(),
-                created_at: rfc3339(now),
-            }),
-        )),
+        KeyCreated::Yes => Ok((StatusCode::CREATED, Json(shown))),
+    }
+}
+
+fn within(maker: &KeyMaker, scopes: &Scopes, expires: Option<Time>) -> bool {
+    let in_time = maker
+        .until
+        .is_none_or(|until| expires.is_some_and(|end| end <= until));
+    scopes.is_within(&maker.scopes) && in_time
+}
+
+async fn new_key(
+    app: &App,
+    maker: &KeyMaker,
+    name: String,
+    scopes: Scopes,
+    expires: Option<Time>,
+) -> Result<(ApiKey, NewKey), Refusal> {
+    let key = ApiKey::generate(Kind::Live);
+    let row = NewKey {
+        id: key.id().clone(),
+        account: maker.account,
+        name,
+        hash: app.hasher.hash_key(&key).await?,
+        scopes,
+        expires,
+        now: app.clock.now(),
+    };
+    Ok((key, row))
+}
+
+fn new_shown(key: &ApiKey, row: &NewKey) -> NewKeyBody {
+    NewKeyBody {
+        id: row.id.to_string(),
+        name: row.name.clone(),
+        key: key.show(),
+        created_at: rfc3339(row.now),
+        scopes: row.scopes.iter().collect(),
+        expires_at: row.expires.map(rfc3339),
     }
 }
 
@@ -139,9 +230,14 @@ fn shown(row: KeyRow) -> Key {
         created_at: rfc3339(row.created),
         last_used_at: row.last_used.map(rfc3339),
         revoked_at: row.revoked.map(rfc3339),
+        scopes: row.scopes.iter().collect(),
+        expires_at: row.expires.map(rfc3339),
     }
 }
 
-const NAME_CHARS_MAX: usize = 100;
+/// Thirty days.
+const OVERLAP_S_MAX: u64 = 30 * 24 * 3600;
+/// Ten years.
+const LIFE_S_MAX: u64 = 10 * 365 * 24 * 3600;
 const PAGE_DEFAULT: u32 = 50;
 const PAGE_MAX: u32 = 100;

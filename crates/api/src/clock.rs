@@ -42,7 +42,7 @@ impl fmt::Debug for Clock {
 }
 
 /// The moment as RFC 3339 in UTC, to the millisecond.
-pub(crate) fn rfc3339(time: Time) -> String {
+pub fn rfc3339(time: Time) -> String {
     format!("{:.3}", timestamp(time))
 }
 

@@ -8,6 +8,7 @@
 //! it is told to stop. Begin reading at `router.rs`: every route is on that page.
 
 mod accounts;
+mod agents;
 mod api_keys;
 mod body;
 mod caller;
@@ -30,3 +31,4 @@ pub use config::Config;
 pub use database_url::DatabaseUrl;
 pub use error::Error;
 pub use run::{LocalAccount, Server};
+pub use signing::{Pace, Rotated, rotate as rotate_signing_key};

@@ -47,7 +47,22 @@ impl Refusal {
     pub(crate) const SCOPE_NEEDED: Self = Self::new(
         StatusCode::FORBIDDEN,
         Code::Denied,
-        "this token does not permit it: use an API key or a session",
+        "this key or token does not permit it: use a key that has the scope for it, or a session",
+    );
+    pub(crate) const SESSION_NEEDED: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        Code::Denied,
+        "this is for the account's owner: sign in with e-mail and password (POST /v1/sessions)",
+    );
+    pub(crate) const BEYOND_THE_KEY: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        Code::Denied,
+        "a key makes no key that may do more than itself, or longer: use a session",
+    );
+    pub(crate) const AGENT_DISABLED: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        Code::AgentDisabled,
+        "the account has shut out this agent: let it in again, or use another one",
     );
     pub(crate) const NO_RELAY: Self = Self::new(
         StatusCode::UNAUTHORIZED,

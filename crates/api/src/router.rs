@@ -13,22 +13,20 @@ use axum::{
     extract::{DefaultBodyLimit, State},
     http::StatusCode,
     middleware,
-    routing::{delete, get, post},
+    routing::{delete, get, post, put},
 };
-use skytale_wire::{
-    http::Readiness,
-    token::{Signer, Verifier},
-};
+use skytale_wire::http::Readiness;
 use tokio::sync::{Notify, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    accounts, api_keys,
+    accounts, agents, api_keys,
     clock::Clock,
     config::Config,
     problem::{self, Refusal},
     relays,
     secret::{Hasher, random},
+    signing::SigningKeys,
     store::Store,
     tokens, usage,
 };
@@ -38,10 +36,15 @@ pub(crate) fn routes(app: App) -> Router {
     Router::new()
         .route("/v1/accounts", post(accounts::sign_up))
         .route("/v1/accounts/me", get(accounts::me))
+        .route("/v1/accounts/me/password", put(accounts::change_password))
+        .route("/v1/accounts/me/deletion", post(accounts::delete))
         .route("/v1/accounts/{id}/keys", post(api_keys::create_for))
         .route("/v1/sessions", post(accounts::sign_in))
         .route("/v1/keys", get(api_keys::list).post(api_keys::create))
         .route("/v1/keys/{id}", delete(api_keys::revoke))
+        .route("/v1/keys/{id}/rotation", post(api_keys::rotate))
+        .route("/v1/agents", get(agents::list))
+        .route("/v1/agents/{id}", put(agents::set))
         .route("/v1/tokens", post(tokens::exchange))
         .route("/v1/usage", get(usage::show))
         .route("/v1/revocations", get(relays::revocations))
@@ -65,9 +68,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) store: Box<dyn Store>,
     pub(crate) hasher: Hasher,
-    pub(crate) signer: Signer,
-    /// Checks tokens that are meant for this server.
-    pub(crate) verifier: Verifier,
+    /// Signs tokens, and checks those that are meant for this server.
+    pub(crate) keys: SigningKeys,
     /// One place for each request that may be worked on at once.
     pub(crate) places: Semaphore,
     /// Rings when something was revoked, and when the server is about to end.

@@ -18,7 +18,7 @@ use hyper_util::{
 };
 use skytale_wire::{
     http::{RelayAt, Secret},
-    token::{AccountId, Audience, PublicKeys, Verifier},
+    token::{AccountId, PublicKeys, Scopes},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -33,7 +33,7 @@ use crate::{
     error::Error,
     router::{App, Shared, routes},
     secret::{ApiKey, Hashed, Hasher, Kind},
-    signing,
+    signing::SigningKeys,
     store::{
         Created, Email, KeyCreated, NewAccount, NewKey, Store,
         postgres::{Limits, Migrations, Postgres},
@@ -89,7 +89,7 @@ impl Server {
 
     /// What verifies this server's tokens, for a relay in the same process.
     pub fn public_keys(&self) -> PublicKeys {
-        self.shared.signer.public_keys()
+        self.shared.keys.public(self.shared.clock.now())
     }
 
     /// Names the relays that take this server's tokens, for a program that knows their addresses
@@ -107,6 +107,7 @@ impl Server {
         let row_account = NewAccount {
             id: account,
             email: Email::local(),
+            name: String::new(),
             password: Hashed::of_nothing(),
             now: app.clock.now(),
         };
@@ -144,6 +145,8 @@ impl Server {
     pub async fn serve(self, shutdown: CancellationToken) {
         let app = App::new(self.shared);
         let router = routes(app.clone());
+        let looking = look_after_keys(app.clone());
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(looking));
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -196,6 +199,8 @@ impl Server {
             account,
             name: "local".to_owned(),
             hash,
+            scopes: Scopes::all(),
+            expires: None,
             now: self.shared.clock.now(),
         };
         Ok((key, row))
@@ -234,9 +239,7 @@ async fn aside<T: Send + 'static>(
 
 /// Keys and hashes.
 fn open(config: Config, clock: Clock, store: Box<dyn Store>) -> Result<Shared, Error> {
-    let signer = signing::open_or_create(&config.key_dir)?;
-    let verifier = Verifier::new(Audience::Api, &signer.public_keys())
-        .map_err(|_| Error::Misuse("another JWT crypto provider is installed in this process"))?;
+    let keys = SigningKeys::open(&config.key_dir, clock.now())?;
     Ok(Shared {
         hasher: Hasher::new(&config)?,
         places: Semaphore::new(config.requests_max),
@@ -245,9 +248,25 @@ fn open(config: Config, clock: Clock, store: Box<dyn Store>) -> Result<Shared, E
         config,
         clock,
         store,
-        signer,
-        verifier,
+        keys,
     })
+}
+
+/// Notices when the operator rotates the signing key.
+async fn look_after_keys(app: App) {
+    let mut is_well = true;
+    loop {
+        tokio::time::sleep(KEYS_LOOK).await;
+        let look = {
+            let app = app.clone();
+            aside(move || app.keys.reload(app.clock.now()))
+        };
+        let done = look.await;
+        if let (Err(error), true) = (&done, is_well) {
+            tracing::error!(%error, "the signing key cannot be read again: the old one goes on");
+        }
+        is_well = done.is_ok();
+    }
 }
 
 /// One connection until its end. When the server stops, the request in it is finished first.
@@ -281,6 +300,8 @@ fn connection(
     }
 }
 
+/// How often the signing key's files are looked at.
+const KEYS_LOOK: Duration = Duration::from_secs(5);
 const HEADERS_MAX: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

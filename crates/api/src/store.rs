@@ -6,12 +6,12 @@
 use std::{fmt, pin::Pin};
 
 use skytale_wire::{
-    http::{MonthUsage, Revoked},
-    id::Time,
-    token::AccountId,
+    http::{MonthUsage, Revocation},
+    id::{AgentId, Time},
+    token::{AccountId, KeyId, Scopes},
 };
 
-use crate::secret::{Hashed, KeyId};
+use crate::secret::Hashed;
 
 #[cfg(test)]
 mod conformance;
@@ -34,13 +34,32 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// The account under an address, and what its password hashes to.
     fn login(&self, email: Email) -> Answer<'_, Option<(AccountId, Hashed)>>;
 
-    /// The account with this id.
+    /// The account with this id, unless it was deleted.
     fn account(&self, id: AccountId) -> Answer<'_, Option<AccountRow>>;
 
-    /// Adds a key to an account, unless that has `live_max` keys that are not revoked.
+    /// Gives an account another password, and ends its sessions, if its password is still the one
+    /// that was checked. False when it is not, or the account is gone.
+    fn change_password(
+        &self,
+        account: AccountId,
+        checked: Hashed,
+        new: Hashed,
+        now: Time,
+    ) -> Answer<'_, bool>;
+
+    /// Deletes an account, if its password is still the one that was checked: its keys are revoked,
+    /// its agents forgotten, its address is free again, and its end is on the list of what was
+    /// revoked. What it used stays, under its id.
+    fn delete_account(&self, account: AccountId, checked: Hashed, now: Time) -> Answer<'_, bool>;
+
+    /// Adds a key to an account, unless that has `live_max` keys that live.
     fn create_key(&self, key: NewKey, live_max: u32) -> Answer<'_, KeyCreated>;
 
-    /// What a presented key is checked against.
+    /// Adds a key in the place of one of the same account that lives, and lets that one end at
+    /// `old_ends`, unless it ends earlier anyway. One that ends now is revoked.
+    fn rotate_key(&self, old: KeyId, new: NewKey, old_ends: Time) -> Answer<'_, KeyRotated>;
+
+    /// A key, and what it is checked against when it is presented.
     fn key(&self, id: KeyId) -> Answer<'_, Option<KeyCheck>>;
 
     /// An account's keys in the order they were made, those behind `after`, at most `limit`.
@@ -61,11 +80,34 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
         after: Option<u64>,
         since: Time,
         limit: u32,
-    ) -> Answer<'_, Vec<(u64, Revoked)>>;
+    ) -> Answer<'_, Vec<(u64, Revocation)>>;
 
-    /// Counts one token bought with a key. False, and nothing counted, when the key is revoked or
-    /// gone: this is the moment that decides whether a token may still be issued.
-    fn count_exchange(&self, id: KeyId, month: String, now: Time) -> Answer<'_, bool>;
+    /// Counts one token bought with a key, perhaps for an agent, which is remembered; those that
+    /// were not seen for [`AGENT_MS_KEPT`] are forgotten then, unless they are shut out. Nothing is
+    /// counted when it is refused: this is the moment that decides whether a token may still be
+    /// issued.
+    fn count_exchange(
+        &self,
+        id: KeyId,
+        agent: Option<AgentId>,
+        month: String,
+        now: Time,
+    ) -> Answer<'_, Exchange>;
+
+    /// An account's agents by their ids, those behind `after`, at most `limit`.
+    fn agents(
+        &self,
+        account: AccountId,
+        after: Option<AgentId>,
+        limit: u32,
+    ) -> Answer<'_, Vec<AgentRow>>;
+
+    /// Shuts an agent of an account out, and puts that on the list of what was revoked; the first
+    /// time counts. False when no token was ever bought for it.
+    fn disable_agent(&self, account: AccountId, agent: AgentId, now: Time) -> Answer<'_, bool>;
+
+    /// Lets it in again. False when no token was ever bought for it.
+    fn enable_agent(&self, account: AccountId, agent: AgentId) -> Answer<'_, bool>;
 
     /// What an account used, the newest month first.
     fn usage(&self, account: AccountId) -> Answer<'_, Vec<MonthUsage>>;
@@ -79,6 +121,8 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
 pub(crate) struct NewAccount {
     pub(crate) id: AccountId,
     pub(crate) email: Email,
+    /// May be empty.
+    pub(crate) name: String,
     pub(crate) password: Hashed,
     pub(crate) now: Time,
 }
@@ -90,6 +134,8 @@ pub(crate) struct NewKey {
     pub(crate) account: AccountId,
     pub(crate) name: String,
     pub(crate) hash: Hashed,
+    pub(crate) scopes: Scopes,
+    pub(crate) expires: Option<Time>,
     pub(crate) now: Time,
 }
 
@@ -108,11 +154,34 @@ pub(crate) enum KeyCreated {
     NoAccount,
 }
 
+/// Whether a key was put in another one's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyRotated {
+    Yes,
+    /// And the old one ended with it.
+    YesAndRevoked,
+    /// The account has no such key that lives.
+    NoKey,
+}
+
+/// Whether a token may be issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exchange {
+    Counted,
+    /// The key is revoked, over, or gone.
+    NoKey,
+    AgentDisabled,
+}
+
 /// An account as it is stored.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct AccountRow {
     pub(crate) email: String,
+    pub(crate) name: String,
     pub(crate) created: Time,
+    /// Sessions that began before count no more.
+    pub(crate) sessions_from: Time,
+    pub(crate) password: Hashed,
 }
 
 /// What decides about a presented key.
@@ -120,17 +189,35 @@ pub(crate) struct AccountRow {
 pub(crate) struct KeyCheck {
     pub(crate) account: AccountId,
     pub(crate) hash: Hashed,
-    pub(crate) revoked: bool,
+    pub(crate) row: KeyRow,
 }
 
 /// A key as it is listed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyRow {
     pub(crate) id: KeyId,
     pub(crate) name: String,
+    pub(crate) scopes: Scopes,
     pub(crate) created: Time,
     pub(crate) last_used: Option<Time>,
     pub(crate) revoked: Option<Time>,
+    pub(crate) expires: Option<Time>,
+}
+
+impl KeyRow {
+    /// Whether it can be used.
+    pub(crate) fn lives(&self, now: Time) -> bool {
+        self.revoked.is_none() && self.expires.is_none_or(|end| now < end)
+    }
+}
+
+/// An agent as it is listed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AgentRow {
+    pub(crate) id: AgentId,
+    pub(crate) first: Time,
+    pub(crate) last: Time,
+    pub(crate) disabled: Option<Time>,
 }
 
 /// An e-mail address in the one spelling that is compared and stored.
@@ -156,6 +243,11 @@ impl Email {
         Self("local".to_owned())
     }
 
+    /// What stands in the place of a deleted account's address. It has no `@` either.
+    pub(crate) fn tombstone(account: AccountId) -> Self {
+        Self(format!("deleted:{account}"))
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -177,6 +269,8 @@ pub(crate) enum Failure {
     Damaged,
 }
 
+/// How long an agent is remembered for which no tokens are bought.
+const AGENT_MS_KEPT: u64 = 90 * 24 * 3_600_000;
 /// How long what was revoked stays on the list: twice as long as a token lives.
 const REVOCATIONS_MS_KEPT: u64 = 2 * 3_600_000;
 /// RFC 5321 allows no longer path.

@@ -24,6 +24,7 @@ use crate::{
     clock::{month, rfc3339},
     problem::Refusal,
     router::App,
+    store::Exchange,
 };
 
 pub(crate) async fn exchange(
@@ -31,20 +32,26 @@ pub(crate) async fn exchange(
     caller: Caller,
     Body(wish): Body<TokenRequest>,
 ) -> Result<Json<TokenAnswer>, Refusal> {
-    let (account, key) = caller.key_holder()?;
     let (grant, scope) = granted(&app, &wish)?;
+    let (account, key) = caller.key_holder(scope)?;
     let now = app.clock.now();
-    // Counting is also the last look at the key: after a revocation has been answered, no token
-    // leaves any more.
-    let bought_with = key.clone();
-    if !app.store.count_exchange(key, month(now), now).await? {
-        return Err(Refusal::UNAUTHENTICATED);
+    // Counting is also the last look at key and agent: after a revocation has been answered, no
+    // token leaves any more.
+    let counted = app
+        .store
+        .count_exchange(key.id.clone(), wish.agent_id, month(now), now);
+    match counted.await? {
+        Exchange::Counted => {}
+        Exchange::NoKey => return Err(Refusal::UNAUTHENTICATED),
+        Exchange::AgentDisabled => return Err(Refusal::AGENT_DISABLED),
     }
-    let lifetime_ms = app.config.token_lifetime_s * 1000;
+    // No token outlives the key: relays hear of revocations, and not of ends that were planned.
+    let left_ms = key.expires.map_or(u64::MAX, |end| end.since(now));
+    let lifetime_ms = (app.config.token_lifetime_s * 1000).min(left_ms);
     let issued = issue(
         &app,
         account,
-        Some(bought_with),
+        Some(key.id),
         grant,
         [scope].into(),
         lifetime_ms,
@@ -52,7 +59,7 @@ pub(crate) async fn exchange(
     Ok(Json(TokenAnswer {
         token: issued.token,
         expires_at: rfc3339(issued.expires),
-        expires_in_s: app.config.token_lifetime_s,
+        expires_in_s: issued.expires.since(now).div_ceil(1000),
         relays: app.config.relays.clone(),
     }))
 }
@@ -69,7 +76,7 @@ pub(crate) async fn jwks(State(app): State<App>) -> Response {
             HeaderValue::from_static("public, max-age=30"),
         ),
     ];
-    (headers, app.signer.public_keys().to_json()).into_response()
+    (headers, app.keys.public(app.clock.now()).to_json()).into_response()
 }
 
 /// A token that was just signed.
@@ -88,7 +95,7 @@ pub(crate) fn issue(
     lifetime_ms: u64,
 ) -> Issued {
     let issued = Time(app.clock.now().seconds() * 1000);
-    let expires = issued.plus(lifetime_ms);
+    let expires = Time(issued.plus(lifetime_ms).seconds() * 1000);
     let claims = Claims {
         account,
         grant,
@@ -99,7 +106,7 @@ pub(crate) fn issue(
         expires,
     };
     Issued {
-        token: Secret::new(app.signer.sign(&claims)),
+        token: Secret::new(app.keys.sign(&claims, issued)),
         expires,
     }
 }

@@ -1,10 +1,13 @@
-//! The account behind the agents: `signup`, `login`, `logout`, `whoami`, `keys`, `usage`.
+//! The account behind the agents: `signup`, `login`, `logout`, `whoami`, `account`, `keys`, `usage`.
+
+use std::time::Duration;
 
 use serde::Serialize;
 use skytale_sdk::{Account, Config, Context, Error, RelayAddr, RelayStatus, check_agent_name};
 use skytale_wire::{
-    http::{Key, Secret},
+    http::{Key, MakeKey, Secret},
     id::AgentId,
+    token::Scopes,
 };
 use zeroize::Zeroizing;
 
@@ -28,14 +31,16 @@ struct SignedIn {
 
 /// `signup`: an account, and then the same as [`login`].
 pub(crate) async fn signup(
-    wish: args::Credentials,
+    wish: args::Signup,
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
     let at = Place::of(everywhere)?;
     let account = at.account(None)?;
-    let (email, password) = credentials(wish)?;
-    account.sign_up(&email, copy(&password)).await?;
+    let (email, password) = credentials(wish.credentials)?;
+    account
+        .sign_up(&email, copy(&password), wish.name.as_deref())
+        .await?;
     sign_in(&at, &account, &email, password, output)
         .await
         .map_err(|failure| {
@@ -109,6 +114,79 @@ async fn first_relay(account: &Account) -> Result<Option<RelayAddr>, Failure> {
             address: relay.addresses.into_iter().next()?,
         })
     }))
+}
+
+/// `account password|delete`: for whoever knows the password; a key is not enough.
+pub(crate) async fn change(
+    command: args::Account,
+    everywhere: &Everywhere,
+    output: Output,
+) -> Result<(), Failure> {
+    let at = Place::of(everywhere)?;
+    let account = at.account(None)?;
+    match command {
+        args::Account::Password(wish) => {
+            let (email, password) = credentials(wish)?;
+            let new_password = new_password()?;
+            let session = account.sign_in(&email, copy(&password)).await?;
+            account
+                .change_password(&session, password, new_password)
+                .await?;
+            let shown = serde_json::json!({"account_id": session.account_id, "changed": true});
+            output.result(&shown, || {
+                "the password is changed; API keys are as before".to_owned()
+            })
+        }
+        args::Account::Delete {
+            credentials: wish,
+            yes,
+        } => {
+            let (email, password) = credentials(wish)?;
+            if !yes {
+                confirm_deletion(&email)?;
+            }
+            let session = account.sign_in(&email, copy(&password)).await?;
+            account.delete(&session, password).await?;
+            let shown = serde_json::json!({"account_id": session.account_id, "deleted": true});
+            output.result(&shown, || {
+                "the account is deleted: its keys are worthless, and relays shut out its agents"
+                    .to_owned()
+            })
+        }
+    }
+}
+
+fn new_password() -> Result<Secret, Failure> {
+    if let Some(password) = secret::from_environment("SKYTALE_NEW_PASSWORD")? {
+        return Ok(owned(password));
+    }
+    let nobody = || {
+        Failure::usage(
+            "no new password: give it with SKYTALE_NEW_PASSWORD_FILE or SKYTALE_NEW_PASSWORD",
+        )
+    };
+    let password = secret::asked("new password", true)?.ok_or_else(nobody)?;
+    let again = secret::asked("once more", true)?.ok_or_else(nobody)?;
+    if password == again {
+        Ok(owned(password))
+    } else {
+        Err(Failure::usage(
+            "the two are not the same: nothing was changed",
+        ))
+    }
+}
+
+fn confirm_deletion(email: &str) -> Result<(), Failure> {
+    let question = format!("delete the account of {email} for good? its address");
+    let answer = secret::asked(&question, false)?
+        .ok_or_else(|| Failure::usage("nobody can be asked here: add --yes if it is meant"))?;
+    if answer.trim().eq_ignore_ascii_case(email) {
+        Ok(())
+    } else {
+        Err(Failure::usage(
+            "that is another address: nothing was changed",
+        ))
+    }
 }
 
 /// Where somebody signs in, and under which name it is saved.
@@ -335,7 +413,7 @@ fn described(who: &Who) -> String {
     lines.join("\n")
 }
 
-/// `keys list|create|revoke`.
+/// `keys list|create|rotate|revoke`.
 pub(crate) async fn keys(
     command: args::Keys,
     everywhere: &Everywhere,
@@ -345,10 +423,32 @@ pub(crate) async fn keys(
     let account = context::account(&mut config)?;
     match command {
         args::Keys::List => list_keys(&account, output).await,
-        args::Keys::Create { name } => {
-            let key = account.make_key(&name).await?;
+        args::Keys::Create {
+            name,
+            scopes,
+            expires,
+        } => {
+            let wish = MakeKey {
+                name,
+                scopes: (!scopes.is_empty()).then_some(scopes),
+                expires_in_s: expires
+                    .map(|span| span.as_secs())
+                    .filter(|seconds| *seconds > 0),
+            };
+            let key = account.make_key(&wish).await?;
             output.say("this key is shown once: save it now");
             output.result(&key, || key.key.expose().to_owned())
+        }
+        args::Keys::Rotate { id, overlap } => {
+            let overlap = overlap.unwrap_or_default();
+            match id {
+                Some(id) => {
+                    let key = account.rotate_key(&id, overlap).await?;
+                    output.say("this key is shown once: save it now");
+                    output.result(&key, || key.key.expose().to_owned())
+                }
+                None => rotate_own(&config, &account, overlap, output).await,
+            }
         }
         args::Keys::Revoke { id } => {
             account.revoke_key(&id).await?;
@@ -356,6 +456,40 @@ pub(crate) async fn keys(
             output.result(&shown, || format!("revoked {id}"))
         }
     }
+}
+
+/// The context's key: the new one is saved before anything else happens, because the old one may be
+/// over already.
+async fn rotate_own(
+    config: &Config,
+    account: &Account,
+    overlap: Duration,
+    output: Output,
+) -> Result<(), Failure> {
+    let name = config.context.clone().ok_or_else(|| {
+        Failure::usage("which key? without a context, name it by its id (`skytale keys list`)")
+    })?;
+    let mut saved = Context::read(&config.config_dir, &name)?.unwrap_or_default();
+    let id = saved.api_key.as_ref().and_then(public_id).ok_or_else(|| {
+        Failure::not_found(format!(
+            "context \"{name}\" has no API key: name one by its id"
+        ))
+    })?;
+    let id = id.to_owned();
+    let new = account.rotate_key(&id, overlap).await?;
+    saved.api_key = Some(copy(&new.key));
+    if let Err(error) = saved.write(&config.config_dir, &name) {
+        output.complain("skytale: the new key cannot be saved, so here it is:");
+        output.line(new.key.expose())?;
+        return Err(error.into());
+    }
+    let shown = serde_json::json!({"context": name, "old_key_id": id, "key_id": new.id});
+    output.result(&shown, || {
+        format!(
+            "context \"{name}\" has key {} now, in the place of {id}",
+            new.id
+        )
+    })
 }
 
 async fn list_keys(account: &Account, output: Output) -> Result<(), Failure> {
@@ -372,13 +506,15 @@ async fn list_keys(account: &Account, output: Output) -> Result<(), Failure> {
     if output.is_json() {
         return keys.iter().try_for_each(|key| output.json_line(key));
     }
-    let mut shown = table(["ID", "NAME", "MADE", "LAST USED", "REVOKED"]);
+    let mut shown = table(["ID", "NAME", "MAY", "MADE", "LAST USED", "ENDS", "REVOKED"]);
     for key in keys {
         shown.add_row([
             key.id,
             crate::output::harmless(&key.name),
+            Scopes::from_iter(key.scopes).to_string(),
             key.created_at,
             key.last_used_at.unwrap_or_else(|| "never".to_owned()),
+            key.expires_at.unwrap_or_else(|| "never".to_owned()),
             key.revoked_at.unwrap_or_else(|| "no".to_owned()),
         ]);
     }

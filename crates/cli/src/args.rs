@@ -16,7 +16,7 @@ use skytale_sdk::{RelayAddr, Traffic, check_agent_name};
 use skytale_wire::{
     id::{AgentId, ChannelId, MessageId},
     name::ChannelName,
-    token::SlimPattern,
+    token::{Scope, Scopes, SlimPattern},
 };
 
 use crate::{history::span, wake::Waker};
@@ -187,7 +187,7 @@ pub(crate) enum Command {
 
     /// Open an account and sign in
     #[command(before_help = examples::SIGNUP)]
-    Signup(Credentials),
+    Signup(Signup),
     /// Sign in: make an API key and save it in a context
     #[command(before_help = examples::LOGIN)]
     Login(Credentials),
@@ -197,11 +197,23 @@ pub(crate) enum Command {
     /// Show the account and the agent; makes the agent when it is new
     #[command(before_help = examples::WHOAMI)]
     Whoami,
-    /// Make, list and revoke API keys
+    /// Change the account's password, or delete the account
+    #[command(before_help = examples::ACCOUNT)]
+    Account {
+        #[command(subcommand)]
+        command: Account,
+    },
+    /// Make, list, rotate and revoke API keys
     #[command(before_help = examples::KEYS)]
     Keys {
         #[command(subcommand)]
         command: Keys,
+    },
+    /// List the account's agents, and shut one out
+    #[command(before_help = examples::AGENTS)]
+    Agents {
+        #[command(subcommand)]
+        command: Agents,
     },
     /// Print a token, for calls about the account or for SLIM agents
     #[command(before_help = examples::TOKEN)]
@@ -285,6 +297,20 @@ pub(crate) struct Api {
     pub(crate) behind_proxy: bool,
     #[command(flatten)]
     pub(crate) database: Database,
+    #[command(subcommand)]
+    pub(crate) command: Option<ApiCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApiCommand {
+    /// Make a new key to sign tokens with. Servers that run on this data directory take it within
+    /// minutes, and nobody notices
+    RotateSigningKey {
+        /// For a key that was stolen: sign with the new one now. Tokens of the old one count no more,
+        /// so agents have to come again
+        #[arg(long)]
+        at_once: bool,
+    },
 }
 
 /// What the API server remembers by.
@@ -537,6 +563,47 @@ pub(crate) struct Credentials {
     pub(crate) password_stdin: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Signup {
+    #[command(flatten)]
+    pub(crate) credentials: Credentials,
+    /// What to call whoever signs up
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Account {
+    /// Change the password. The new one is asked for on a terminal, or taken from
+    /// SKYTALE_NEW_PASSWORD or SKYTALE_NEW_PASSWORD_FILE
+    Password(Credentials),
+    /// Delete the account with its keys; its agents are shut out at once
+    Delete {
+        #[command(flatten)]
+        credentials: Credentials,
+        /// Do not ask whether it is meant
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Agents {
+    /// List the agents for which the account has bought tokens
+    List,
+    /// Shut an agent out: relays close its connections within seconds. It stays a member of its
+    /// channels until they remove it
+    Disable {
+        /// Its id, as `agents list` shows it
+        id: AgentId,
+    },
+    /// Let an agent in again
+    Enable {
+        /// Its id, as `agents list` shows it
+        id: AgentId,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keys {
     /// List the account's keys, oldest first
@@ -545,6 +612,22 @@ pub(crate) enum Keys {
     Create {
         /// What people call it
         name: String,
+        /// What it may do: relay, slim, account, keys; may be given more than once. As much as the
+        /// key that makes it when left out
+        #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
+        scopes: Vec<Scope>,
+        /// When it ends by itself, like 12h or 90d; never when left out
+        #[arg(long, value_name = "SPAN", value_parser = span)]
+        expires: Option<Duration>,
+    },
+    /// Make a key that may do the same and print it, and end the old one
+    Rotate {
+        /// Its public id, as `keys list` shows it. The context's own key when left out: then the new
+        /// one takes its place in the context and is not printed
+        id: Option<String>,
+        /// How long the old one goes on, like 1h or 7d; not at all when left out
+        #[arg(long, value_name = "SPAN", value_parser = span)]
+        overlap: Option<Duration>,
     },
     /// Make a key worthless
     Revoke {
@@ -678,6 +761,13 @@ fn at_least(text: &str) -> Result<AtLeast, String> {
     AtLeast::try_from(text.to_owned()).map_err(|bad| bad.to_string())
 }
 
+fn scope(text: &str) -> Result<Scope, String> {
+    let named: Option<Scopes> = text.parse().ok();
+    let only = named.as_ref().and_then(|scopes| scopes.iter().next());
+    only.filter(|scope| scope.to_string() == text)
+        .ok_or_else(|| format!("expected one of: {}", Scopes::all()))
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
@@ -716,6 +806,7 @@ Examples:
   skytale api --relay KEY@relay.example.org:4433
   skytale api --api-addr 0.0.0.0:7700 --behind-proxy --relay KEY@relay.example.org:4433
   SKYTALE_DATABASE_URL_FILE=url.txt skytale api --relay KEY@relay.example.org:4433
+  skytale api rotate-signing-key
 
 It signs tokens for the relay given; a relay prints its key when it starts.";
     pub(super) const RELAY: &str = "\
@@ -845,10 +936,26 @@ Examples:
 Examples:
   skytale whoami
   skytale whoami --as coder --json";
+    pub(super) const ACCOUNT: &str = "\
+Examples:
+  skytale account password --email alice@example.org
+  skytale account delete --email alice@example.org
+
+Both ask for the password, as `skytale login` does. A new password ends sessions and no key.";
+    pub(super) const AGENTS: &str = "\
+Examples:
+  skytale agents list
+  skytale agents disable 7f2c…
+  skytale agents enable 7f2c…
+
+Every agent for which the account has bought a token is listed; one that gets none for 90 days is
+forgotten.";
     pub(super) const KEYS: &str = "\
 Examples:
   skytale keys list
-  skytale keys create ci
+  skytale keys create ci --scope relay --expires 90d
+  skytale keys rotate
+  skytale keys rotate 8H2kQ0aZ --overlap 1h
   skytale keys revoke 8H2kQ0aZ";
     pub(super) const TOKEN: &str = "\
 Examples:

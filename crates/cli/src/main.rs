@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod accounts;
+mod agents;
 mod args;
 mod bench;
 mod channels;
@@ -113,7 +114,9 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Login(wish) => accounts::login(wish, everywhere, output).await,
         Command::Logout => accounts::logout(everywhere, output).await,
         Command::Whoami => accounts::whoami(everywhere, output).await,
+        Command::Account { command } => accounts::change(command, everywhere, output).await,
         Command::Keys { command } => accounts::keys(command, everywhere, output).await,
+        Command::Agents { command } => agents::run(command, everywhere, output).await,
         Command::Token(wish) => token::run(wish, everywhere, output).await,
         Command::Usage => accounts::usage(everywhere, output).await,
 

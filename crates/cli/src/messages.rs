@@ -87,10 +87,9 @@ pub(crate) async fn send(
         let channel = context::channel(agent, wish.said.channel.as_ref()).await?;
         match channel.send(draft).await {
             Ok(sent) => Ok((channel.id(), sent)),
-            Err(Error::Timeout { queued: true, .. } | Error::Unreachable(_)) => Err(Failure::new(
-                Exit::Unreachable,
-                "queued, leaves with the next command: the relay cannot be reached now (`skytale doctor` says why)",
-            )),
+            Err(Error::Timeout { queued: true, .. } | Error::Unreachable(_)) => {
+                Err(Failure::new(Exit::Unreachable, queued(agent).await))
+            }
             Err(error) => Err(error.into()),
         }
     });
@@ -102,6 +101,15 @@ pub(crate) async fn send(
         output.say(&format!("sent · seq {}", sent.seq));
         Ok(())
     }
+}
+
+/// Says what keeps a message, as far as the line knows it.
+async fn queued(agent: &Agent) -> String {
+    let status = agent.status().await.ok();
+    let mut troubles = status.into_iter().flat_map(|status| status.relays);
+    let trouble = troubles.find_map(|relay| relay.trouble);
+    let trouble = trouble.unwrap_or_else(|| "the relay cannot be reached now".to_owned());
+    format!("queued, leaves with the next command: {trouble} (`skytale doctor` says more)")
 }
 
 /// `ask`.

@@ -37,6 +37,7 @@ struct MoveDone {
 struct Rows {
     accounts: u64,
     keys: u64,
+    agents: u64,
     usage: u64,
 }
 
@@ -45,6 +46,7 @@ impl From<Counts> for Rows {
         Self {
             accounts: counts.accounts,
             keys: counts.keys,
+            agents: counts.agents,
             usage: counts.usage,
         }
     }
@@ -111,9 +113,12 @@ fn described(done: &MoveDone) -> String {
         let Rows {
             accounts,
             keys,
+            agents,
             usage,
         } = rows;
-        format!("  {what}  {accounts} accounts, {keys} keys, {usage} months of usage")
+        format!(
+            "  {what}  {accounts} accounts, {keys} keys, {agents} agents, {usage} months of usage"
+        )
     };
     let after = if done.dry_run {
         "  nothing was changed: without --dry-run the first line would be in Postgres".to_owned()

@@ -10,7 +10,10 @@ use std::{
 };
 
 use serde::Serialize;
-use skytale_api::{DatabaseUrl, Server};
+use skytale_api::{
+    DatabaseUrl, Pace, Server,
+    clock::{Clock, rfc3339},
+};
 use skytale_relay::{
     config::{Issuer, RelayConfig},
     edge::{
@@ -54,6 +57,36 @@ struct RelayStarted {
     pid: u32,
 }
 
+#[derive(Debug, Serialize)]
+struct SigningKeyRotated {
+    kid: String,
+    signs_from: String,
+    old_counts_until: String,
+}
+
+/// `skytale api rotate-signing-key`.
+fn rotate_signing_key(
+    config: &skytale_api::Config,
+    at_once: bool,
+    output: Output,
+) -> Result<(), Failure> {
+    let clock = Clock::system();
+    let pace = if at_once { Pace::AtOnce } else { Pace::Gentle };
+    let rotated = skytale_api::rotate_signing_key(&config.key_dir, clock.now(), pace)
+        .map_err(|error| api_failed(&error))?;
+    let shown = SigningKeyRotated {
+        kid: rotated.kid,
+        signs_from: rfc3339(rotated.signs_from),
+        old_counts_until: rfc3339(rotated.old_counts_until),
+    };
+    output.result(&shown, || {
+        format!(
+            "key {} signs tokens from {} on; those of the old one count until {}",
+            shown.kid, shown.signs_from, shown.old_counts_until
+        )
+    })
+}
+
 /// `skytale api`.
 pub(crate) async fn api(
     wish: args::Api,
@@ -62,6 +95,9 @@ pub(crate) async fn api(
 ) -> Result<(), Failure> {
     let config = Config::load(context::flags_without_context(everywhere))?;
     let api_config = skytale_api::Config::new(&directory(&config.data_dir)?);
+    if let Some(args::ApiCommand::RotateSigningKey { at_once }) = wish.command {
+        return rotate_signing_key(&api_config, at_once, output);
+    }
     let mut api_config = with_database(api_config, wish.database)?;
     api_config.addr = wish.api_addr;
     api_config.behind_proxy = wish.behind_proxy;

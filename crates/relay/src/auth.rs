@@ -370,6 +370,7 @@ fn payer(claims: &Claims) -> Payer {
     Payer {
         account: claims.account.to_string(),
         key: claims.key.clone(),
+        issued: claims.issued,
     }
 }
 

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use skytale_slim::{Onward, Routed};
 use skytale_wire::{
     frame::{Deliver, GuestProof, ToAgent, ToRelay},
-    http::Revoked,
+    http::Revocation,
     id::{AgentId, ChannelId, Digest, MessageId, RelayKey, Seq, Time, TransportKey},
     refusal::Refusal,
 };
@@ -199,7 +199,7 @@ impl Hub {
                 earlier,
             } => self.frame(conn, frame, earlier, now, out),
             Input::Renewed { conn, id, right } => self.renewed(conn, id, right, now, out),
-            Input::Revoked(revoked) => self.revoked(revoked, now, out),
+            Input::Revoked(revocation) => self.revoked(revocation, out),
             Input::Gone { conn } => self.forget(conn),
             Input::Stored { ticket, written } => self.stored(ticket, written, out),
             Input::Failed { ticket } => self.fail_from(ticket, out),
@@ -530,7 +530,7 @@ pub enum Input {
         right: Result<Right, Refusal>,
     },
     /// An issuer has shut somebody out.
-    Revoked(Revoked),
+    Revoked(Revocation),
     /// A connection is gone.
     Gone {
         /// Which.

@@ -342,7 +342,8 @@ fn make_key(dir: &Path) -> Result<(), RelayError> {
 
 const KEY_FILE: &str = "relay.key";
 /// How often issuers' keys are fetched, and how often until they have come at all.
-const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
+/// A key that an issuer has retired counts no longer than a minute.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(40);
 const REFRESH_RETRY: Duration = Duration::from_secs(11);
 /// How long connections may take to read their goodbye, after the archive has had its time.
 const GOODBYE_MAX: Duration = Duration::from_secs(4);

@@ -8,8 +8,9 @@ use reqwest::{Method, StatusCode, Url, redirect};
 use serde::{Serialize, de::DeserializeOwned};
 use skytale_wire::{
     http::{
-        Account as AccountView, Code, Keys, MakeKey, NewKey, Problem, RelayAt, Secret, Session,
-        SignIn, SignUp, SignedUp, TokenAnswer, TokenRequest, Usage,
+        Account as AccountView, Agents, ChangePassword, Code, DeleteAccount, Keys, MakeKey, NewKey,
+        Problem, RelayAt, RotateKey, Secret, Session, SetAgent, SignIn, SignUp, SignedUp,
+        TokenAnswer, TokenRequest, Usage,
     },
     id::{AgentId, RelayKey, TransportKey},
     token::{AccountId, SlimPatterns},
@@ -150,10 +151,16 @@ impl Account {
     }
 
     /// Opens an account. The answer is the same when the address has one already.
-    pub async fn sign_up(&self, email: &str, password: Secret) -> Result<SignedUp, Error> {
+    pub async fn sign_up(
+        &self,
+        email: &str,
+        password: Secret,
+        name: Option<&str>,
+    ) -> Result<SignedUp, Error> {
         let body = SignUp {
             email: email.to_owned(),
             password,
+            name: name.map(str::to_owned),
         };
         self.call(Method::POST, "v1/accounts", None, Some(&body))
             .await
@@ -173,6 +180,7 @@ impl Account {
     pub async fn first_key(&self, session: &Session, name: &str) -> Result<NewKey, Error> {
         let body = MakeKey {
             name: name.to_owned(),
+            ..MakeKey::default()
         };
         let path = format!("v1/accounts/{}/keys", account_path(session.account_id));
         self.call(Method::POST, &path, Some(&session.token), Some(&body))
@@ -196,24 +204,69 @@ impl Account {
     }
 
     /// Makes another key. It is shown this once.
-    pub async fn make_key(&self, name: &str) -> Result<NewKey, Error> {
-        let body = MakeKey {
-            name: name.to_owned(),
+    pub async fn make_key(&self, wish: &MakeKey) -> Result<NewKey, Error> {
+        self.call(Method::POST, "v1/keys", self.bearer()?, Some(wish))
+            .await
+    }
+
+    /// Makes a key in the place of another one, which goes on for `overlap` or is revoked at once.
+    pub async fn rotate_key(&self, id: &str, overlap: Duration) -> Result<NewKey, Error> {
+        let path = format!("v1/keys/{}/rotation", url_encoded(id));
+        let body = RotateKey {
+            overlap_s: overlap.as_secs(),
         };
-        self.call(Method::POST, "v1/keys", self.bearer()?, Some(&body))
+        self.call(Method::POST, &path, self.bearer()?, Some(&body))
             .await
     }
 
     /// From now on the key of this public id buys nothing.
     pub async fn revoke_key(&self, id: &str) -> Result<(), Error> {
         let path = format!("v1/keys/{}", url_encoded(id));
-        match self
-            .ask(Method::DELETE, &path, Some(self.bearer()?), NOTHING)
-            .await?
-        {
-            Ok(_) => Ok(()),
-            Err(problem) => Err(refused(&problem)),
-        }
+        self.tell(Method::DELETE, &path, self.bearer()?, NOTHING)
+            .await
+    }
+
+    /// One page of the agents for which the account has bought tokens; `after` is the `next` of the
+    /// page before.
+    pub async fn agents(&self, after: Option<AgentId>) -> Result<Agents, Error> {
+        let path = match after {
+            Some(after) => format!("v1/agents?after={after}"),
+            None => "v1/agents".to_owned(),
+        };
+        self.call(Method::GET, &path, self.bearer()?, NOTHING).await
+    }
+
+    /// Shuts an agent of the account out, or lets it in again. Relays close its connections within
+    /// seconds. It stays a member of its channels: those remove it.
+    pub async fn set_agent_disabled(&self, id: AgentId, disabled: bool) -> Result<(), Error> {
+        let path = format!("v1/agents/{id}");
+        let body = SetAgent { disabled };
+        self.tell(Method::PUT, &path, self.bearer()?, Some(&body))
+            .await
+    }
+
+    /// Gives the account another password. All sessions end.
+    pub async fn change_password(
+        &self,
+        session: &Session,
+        password: Secret,
+        new_password: Secret,
+    ) -> Result<(), Error> {
+        let path = "v1/accounts/me/password";
+        let body = ChangePassword {
+            password,
+            new_password,
+        };
+        self.tell(Method::PUT, path, &session.token, Some(&body))
+            .await
+    }
+
+    /// Ends the account, its keys and what they let in. There is no way back.
+    pub async fn delete(&self, session: &Session, password: Secret) -> Result<(), Error> {
+        let path = "v1/accounts/me/deletion";
+        let body = DeleteAccount { password };
+        self.tell(Method::POST, path, &session.token, Some(&body))
+            .await
     }
 
     /// What the account has used, the newest month first.
@@ -245,6 +298,20 @@ impl Account {
     ) -> Result<A, Error> {
         match self.ask(method, path, bearer.into(), body).await? {
             Ok(body) => read(&body),
+            Err(problem) => Err(refused(&problem)),
+        }
+    }
+
+    /// A call whose answer says nothing.
+    async fn tell<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        bearer: &Secret,
+        body: Option<&B>,
+    ) -> Result<(), Error> {
+        match self.ask(method, path, Some(bearer), body).await? {
+            Ok(_) => Ok(()),
             Err(problem) => Err(refused(&problem)),
         }
     }
@@ -324,7 +391,9 @@ fn refused(problem: &Problem) -> Error {
         None => format!("the API server says: {}", problem.detail),
     };
     match problem.code {
-        Code::Unauthenticated | Code::WrongPassword | Code::Denied => Error::Unauthorized(text),
+        Code::Unauthenticated | Code::WrongPassword | Code::Denied | Code::AgentDisabled => {
+            Error::Unauthorized(text)
+        }
         Code::NotFound => Error::NotFound(text),
         Code::Timeout | Code::TooManyRequests | Code::Internal | Code::Busy | Code::Unavailable => {
             Error::Unreachable(text)

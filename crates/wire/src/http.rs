@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::{
     id::{AgentId, Digest, RelayKey, Signed, Time, TransportKey},
     statement,
-    token::{AccountId, KeyId},
+    token::{AccountId, KeyId, Scope},
 };
 
 /// A password, an API key or a token: wiped when dropped, never printed, not copied by accident.
@@ -53,6 +53,9 @@ pub struct SignUp {
     pub email: String,
     /// 10 to 1,024 bytes.
     pub password: Secret,
+    /// What to call whoever signs up, at most 100 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// The answer to every well-formed sign-up, whether or not the address was free: signing in is how
@@ -91,16 +94,53 @@ pub struct Account {
     pub id: AccountId,
     /// The address it was opened with; `local` for the one that `skytale up` makes.
     pub email: String,
+    /// What its owner is called, if that was said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// When it was opened.
     pub created_at: String,
 }
 
-/// `POST /v1/keys` and `POST /v1/accounts/{id}/keys`.
+/// `PUT /v1/accounts/me/password`, in a session. It ends all sessions.
 #[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangePassword {
+    /// The one that it is until now.
+    pub password: Secret,
+    /// 10 to 1,024 bytes.
+    pub new_password: Secret,
+}
+
+/// `POST /v1/accounts/me/deletion`, in a session.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteAccount {
+    /// Once more, because there is no way back.
+    pub password: Secret,
+}
+
+/// `POST /v1/keys` and `POST /v1/accounts/{id}/keys`.
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MakeKey {
     /// What people call it, 1 to 100 characters.
     pub name: String,
+    /// What it may do: everything, or as much as the key that makes it, unless it is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<Scope>>,
+    /// After how many seconds it ends by itself: never, unless it is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_s: Option<u64>,
+}
+
+/// `POST /v1/keys/{id}/rotation`: another key that may do the same, with the name and as much time
+/// as the old one had when it was made.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKey {
+    /// For how many seconds the old one goes on: none, unless it is said, and then it is revoked.
+    #[serde(default)]
+    pub overlap_s: u64,
 }
 
 /// A new API key. This answer is the only place where the key is ever shown.
@@ -114,6 +154,12 @@ pub struct NewKey {
     pub key: Secret,
     /// When it was made.
     pub created_at: String,
+    /// What it may do.
+    #[serde(default)]
+    pub scopes: Vec<Scope>,
+    /// When it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
 }
 
 /// An API key as it is listed.
@@ -131,6 +177,12 @@ pub struct Key {
     /// From when on it buys nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<String>,
+    /// What it may do.
+    #[serde(default)]
+    pub scopes: Vec<Scope>,
+    /// When it ends by itself, or has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
 }
 
 /// `GET /v1/keys?limit=&after=`: oldest first.
@@ -141,6 +193,38 @@ pub struct Keys {
     /// The `after` of the next page, when there may be one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+/// An agent for which the account has bought tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Agent {
+    /// Its identity.
+    pub id: AgentId,
+    /// When a token was first bought for it.
+    pub first_seen_at: String,
+    /// When a token was last bought for it.
+    pub last_seen_at: String,
+    /// From when on it gets none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_at: Option<String>,
+}
+
+/// `GET /v1/agents?limit=&after=`: by their ids.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Agents {
+    /// One page of them.
+    pub agents: Vec<Agent>,
+    /// The `after` of the next page, when there may be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<AgentId>,
+}
+
+/// `PUT /v1/agents/{id}`: whether the account's tokens are for this agent too.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetAgent {
+    /// Shut out: relays close its connections within seconds.
+    pub disabled: bool,
 }
 
 /// `POST /v1/tokens`, paid for with an API key. The first three fields, for an agent's line to a
@@ -203,12 +287,22 @@ pub enum Revoked {
     Account(AccountId),
 }
 
+/// That something was revoked, and when: tokens that were issued later count.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Revocation {
+    /// What.
+    pub revoked: Revoked,
+    /// When, by the API server's clock, which also says when a token was issued; in milliseconds
+    /// since 1970.
+    pub at_ms: u64,
+}
+
 /// `GET /v1/revocations`, for relays: what has been revoked in the last hour, or since a place in
 /// that list, the oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Revocations {
     /// What counts no more.
-    pub revoked: Vec<Revoked>,
+    pub revoked: Vec<Revocation>,
     /// Where to go on: the next request's `after`.
     pub next: u64,
 }
@@ -338,6 +432,8 @@ pub enum Code {
     WrongPassword,
     /// 403: the key or token does not permit this.
     Denied,
+    /// 403: the account has shut out this agent.
+    AgentDisabled,
     /// 404: no such path, or nothing there that the caller may know of.
     NotFound,
     /// 405: the path is there, the method is not.
@@ -378,6 +474,7 @@ mod tests {
         let sign_up = SignUp {
             email: "alice@example.org".into(),
             password: Secret::new("correct horse battery".into()),
+            name: None,
         };
 
         assert!(!format!("{sign_up:?}").contains("horse"));

@@ -82,15 +82,17 @@ pub enum Grant {
 }
 
 /// A single permission. A token with a scope unknown to the reader is refused whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Use channels over a relay's native line.
     Relay,
     /// Speak SLIM to a relay.
     Slim,
-    /// Read the account, its keys' names and its usage.
+    /// Read the account, its keys' names, its agents and its usage.
     Account,
-    /// Make and revoke API keys: only sessions opened with the password have it.
+    /// Make and revoke API keys, and shut out agents. Of tokens, only sessions opened with the
+    /// password have it.
     Keys,
 }
 
@@ -258,6 +260,16 @@ impl Signer {
         PublicKeys(vec![(self.kid.clone(), self.public)])
     }
 
+    /// The public half as it is.
+    pub const fn public_key(&self) -> [u8; 32] {
+        self.public
+    }
+
+    /// The name of the key in tokens and key sets.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
     /// The token as it travels.
     pub fn sign(&self, claims: &Claims) -> String {
         jsonwebtoken::encode(&header_for(&self.kid), &Written::from(claims), &self.key)
@@ -301,6 +313,29 @@ impl PublicKeys {
         Ok(Self(keys))
     }
 
+    /// The set of one key.
+    pub fn of(key: [u8; 32]) -> Result<Self, Misuse> {
+        let sound = VerifyingKey::from_bytes(&key).is_ok_and(|key| !key.is_weak());
+        let set = Self(vec![(thumbprint(&key), key)]);
+        sound.then_some(set).ok_or(Misuse::BadKeySet)
+    }
+
+    /// Both sets in one; a key that is in both is in it once.
+    #[must_use]
+    pub fn with(mut self, others: &Self) -> Self {
+        for (kid, key) in &others.0 {
+            if !self.0.iter().any(|(known, _)| known == kid) {
+                self.0.push((kid.clone(), *key));
+            }
+        }
+        self
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The JWKS document that says the same.
     pub fn to_json(&self) -> String {
         let keys = self
@@ -330,6 +365,27 @@ impl Scopes {
     /// Whether this is among them.
     pub fn has(&self, scope: Scope) -> bool {
         self.0.contains(&scope)
+    }
+
+    /// Everything that can be permitted.
+    pub fn all() -> Self {
+        Scope::ALL.into()
+    }
+
+    /// Whether others permit all of this.
+    pub fn is_within(&self, others: &Self) -> bool {
+        self.0.is_subset(&others.0)
+    }
+
+    /// One after another.
+    pub fn iter(&self) -> impl Iterator<Item = Scope> {
+        self.0.iter().copied()
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<T: IntoIterator<Item = Scope>>(scopes: T) -> Self {
+        Self(scopes.into_iter().collect())
     }
 }
 
@@ -374,6 +430,12 @@ impl Scope {
             Self::Account => "account",
             Self::Keys => "keys",
         }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 

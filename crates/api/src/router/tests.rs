@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use skytale_wire::{
     http::{Account, Code, Keys, NewKey, Problem, RelayAt, Session, TokenAnswer, Usage},
     id::{AgentId, RelayKey, Time, TransportKey},
-    token::{Audience, Claims, Grant, PublicKeys, Scope, SlimPatterns},
+    token::{Audience, Claims, Grant, PublicKeys, Scope, SlimPatterns, Verifier},
 };
 use tower::ServiceExt as _;
 
@@ -19,6 +19,7 @@ use super::*;
 use crate::run::Server;
 
 mod relays;
+mod standing;
 mod tokens;
 
 const NOW: Time = Time(1_790_000_000_000);

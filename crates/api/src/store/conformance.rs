@@ -1,9 +1,16 @@
 //! What every store must do, run on each of them.
 
-use skytale_wire::{http::Revoked, id::Time, token::AccountId};
+use skytale_wire::{
+    http::{Revocation, Revoked},
+    id::{AgentId, Time},
+    token::{AccountId, KeyId, Scope, Scopes},
+};
 
-use super::{Created, Email, Failure, KeyCreated, NewAccount, NewKey, Store};
-use crate::secret::{Hashed, KeyId};
+use super::{
+    AGENT_MS_KEPT, Created, Email, Exchange, Failure, KeyCreated, KeyRotated, NewAccount, NewKey,
+    Store,
+};
+use crate::secret::Hashed;
 
 /// Runs the whole suite on an empty store.
 pub(crate) async fn conformance(store: &dyn Store) -> Result<(), Failure> {
@@ -15,7 +22,12 @@ pub(crate) async fn conformance(store: &dyn Store) -> Result<(), Failure> {
     a_key_belongs_to_its_account(store).await?;
     a_revoked_key_buys_nothing(store).await?;
     what_is_revoked_is_listed_once_and_in_order(store).await?;
-    usage_is_counted_by_account_and_month(store).await
+    usage_is_counted_by_account_and_month(store).await?;
+    a_password_is_changed_by_whoever_knows_the_old_one(store).await?;
+    a_key_does_what_it_was_made_for_until_it_ends(store).await?;
+    a_rotated_key_leaves_its_place_to_another(store).await?;
+    agents_are_remembered_and_can_be_shut_out(store).await?;
+    a_deleted_account_leaves_its_number_and_nothing_else(store).await
 }
 
 async fn an_address_belongs_to_the_first(store: &dyn Store) -> Result<(), Failure> {
@@ -114,13 +126,8 @@ async fn the_limit_counts_only_living_keys(store: &dyn Store) -> Result<(), Fail
 async fn a_key_belongs_to_its_account(store: &dyn Store) -> Result<(), Failure> {
     assert!(!store.revoke_key(who(3), name("zzzzzzzz"), Time(6)).await?);
     assert!(!store.revoke_key(who(1), name("nonesuch"), Time(6)).await?);
-    assert!(
-        !store
-            .key(name("zzzzzzzz"))
-            .await?
-            .expect("it is there")
-            .revoked
-    );
+    let check = store.key(name("zzzzzzzz")).await?.expect("it is there");
+    assert!(check.row.lives(Time(7)));
     assert!(
         store
             .keys(who(3), None, 10)
@@ -132,34 +139,35 @@ async fn a_key_belongs_to_its_account(store: &dyn Store) -> Result<(), Failure> 
 }
 
 async fn a_revoked_key_buys_nothing(store: &dyn Store) -> Result<(), Failure> {
-    assert!(
+    assert_eq!(
         store
-            .count_exchange(name("aaaaaaaa"), month(11), Time(7))
-            .await?
+            .count_exchange(name("aaaaaaaa"), None, month(11), Time(7))
+            .await?,
+        Exchange::Counted
     );
     assert!(store.revoke_key(who(1), name("aaaaaaaa"), Time(8)).await?);
     assert!(
         store.revoke_key(who(1), name("aaaaaaaa"), Time(9)).await?,
         "twice is once"
     );
-    assert!(
-        !store
-            .count_exchange(name("aaaaaaaa"), month(11), Time(10))
-            .await?
+    assert_eq!(
+        store
+            .count_exchange(name("aaaaaaaa"), None, month(11), Time(10))
+            .await?,
+        Exchange::NoKey
     );
-    assert!(
-        !store
-            .count_exchange(name("nonesuch"), month(11), Time(10))
-            .await?
+    assert_eq!(
+        store
+            .count_exchange(name("nonesuch"), None, month(11), Time(10))
+            .await?,
+        Exchange::NoKey
     );
 
-    assert!(
-        store
-            .key(name("aaaaaaaa"))
-            .await?
-            .expect("it is listed still")
-            .revoked
-    );
+    let check = store
+        .key(name("aaaaaaaa"))
+        .await?
+        .expect("it is listed still");
+    assert!(!check.row.lives(Time(7)));
     let rows = store.keys(who(1), None, 10).await?;
     let row = rows
         .iter()
@@ -173,10 +181,13 @@ async fn what_is_revoked_is_listed_once_and_in_order(store: &dyn Store) -> Resul
     // The key of the test before.
     let before = store.revocations(None, Time(0), 100).await?;
     assert_eq!(
-        before.last().map(|(_, it)| it),
-        Some(&Revoked::Key(name("aaaaaaaa")))
+        before.last().map(|(_, it)| it.clone()),
+        Some(Revocation {
+            revoked: Revoked::Key(name("aaaaaaaa")),
+            at_ms: 8
+        })
     );
-    let (place, _) = *before.last().expect("one was revoked");
+    let place = before.last().expect("one was revoked").0;
     let hour = 3_600_000;
     for (id, at) in [("gone1key", 4 * hour), ("gone2key", 4 * hour + 1)] {
         store.create_key(key(id, 1), 100).await?;
@@ -187,7 +198,7 @@ async fn what_is_revoked_is_listed_once_and_in_order(store: &dyn Store) -> Resul
     assert!(!store.revoke_key(who(3), name("gone1key"), Time(5)).await?);
 
     let all = store.revocations(Some(place), Time(0), 100).await?;
-    let listed: Vec<_> = all.iter().map(|(_, revoked)| revoked.clone()).collect();
+    let listed: Vec<_> = all.iter().map(|(_, it)| it.revoked.clone()).collect();
     assert_eq!(
         listed,
         [
@@ -220,20 +231,23 @@ async fn what_is_revoked_is_listed_once_and_in_order(store: &dyn Store) -> Resul
 }
 
 async fn usage_is_counted_by_account_and_month(store: &dyn Store) -> Result<(), Failure> {
-    assert!(
+    assert_eq!(
         store
-            .count_exchange(name("zzzzzzzz"), month(11), Time(11))
-            .await?
+            .count_exchange(name("zzzzzzzz"), None, month(11), Time(11))
+            .await?,
+        Exchange::Counted
     );
-    assert!(
+    assert_eq!(
         store
-            .count_exchange(name("zzzzzzzz"), month(12), Time(12))
-            .await?
+            .count_exchange(name("zzzzzzzz"), None, month(12), Time(12))
+            .await?,
+        Exchange::Counted
     );
-    assert!(
+    assert_eq!(
         store
-            .count_exchange(name("carolkey"), month(12), Time(12))
-            .await?
+            .count_exchange(name("carolkey"), None, month(12), Time(12))
+            .await?,
+        Exchange::Counted
     );
 
     let months: Vec<_> = store
@@ -245,6 +259,206 @@ async fn usage_is_counted_by_account_and_month(store: &dyn Store) -> Result<(), 
     assert_eq!(months, [(month(12), 1, 0, 0), (month(11), 2, 0, 0)]);
     assert_eq!(store.usage(who(3)).await?.len(), 1);
     assert!(store.usage(who(77)).await?.is_empty());
+    Ok(())
+}
+
+async fn a_password_is_changed_by_whoever_knows_the_old_one(
+    store: &dyn Store,
+) -> Result<(), Failure> {
+    store.create_account(account(20, "dave@x")).await?;
+    let hash = |text: &str| Hashed::from_stored(text.to_owned());
+    let change = |from, to| store.change_password(who(20), hash(from), hash(to), Time(99));
+
+    assert!(!change("hash of 19", "another").await?);
+    assert!(change("hash of 20", "new hash").await?);
+    assert!(!change("hash of 20", "too late").await?);
+
+    let row = store.account(who(20)).await?.expect("Dave is there");
+    assert_eq!(row.password, hash("new hash"));
+    assert_eq!(
+        (row.name.as_str(), row.sessions_from),
+        ("person 20", Time(99))
+    );
+    let nobody = store.change_password(who(77), hash("hash of 77"), hash("x"), Time(99));
+    assert!(!nobody.await?);
+    Ok(())
+}
+
+async fn a_key_does_what_it_was_made_for_until_it_ends(store: &dyn Store) -> Result<(), Failure> {
+    let scopes: Scopes = [Scope::Relay].into();
+    let wish = NewKey {
+        scopes: scopes.clone(),
+        expires: Some(Time(200)),
+        ..key("brief1ky", 20)
+    };
+    assert_eq!(store.create_key(wish, 1).await?, KeyCreated::Yes);
+    let check = store.key(name("brief1ky")).await?.expect("it is there");
+    assert_eq!((check.account, &check.row.scopes), (who(20), &scopes));
+    assert_eq!(
+        (check.row.name.as_str(), check.row.created),
+        ("ci", Time(5))
+    );
+    assert!(check.row.lives(Time(199)) && !check.row.lives(Time(200)));
+    let listed = store.keys(who(20), None, 9).await?;
+    assert_eq!(listed, [check.row]);
+
+    let buys = |at| store.count_exchange(name("brief1ky"), None, month(11), at);
+    assert_eq!(buys(Time(199)).await?, Exchange::Counted);
+    assert_eq!(buys(Time(200)).await?, Exchange::NoKey);
+    let late = |id| NewKey {
+        now: Time(200),
+        ..key(id, 20)
+    };
+    assert_eq!(
+        store.create_key(key("second20", 20), 1).await?,
+        KeyCreated::TooMany
+    );
+    assert_eq!(
+        store.create_key(late("second20"), 1).await?,
+        KeyCreated::Yes,
+        "one that is over does not count"
+    );
+    Ok(())
+}
+
+async fn a_rotated_key_leaves_its_place_to_another(store: &dyn Store) -> Result<(), Failure> {
+    let new = |id| NewKey {
+        now: Time(300),
+        ..key(id, 20)
+    };
+    let place = store.revocations(None, Time(0), 100).await?;
+    let place = place.last().map(|(place, _)| *place);
+    let slowly = store.rotate_key(name("second20"), new("third120"), Time(400));
+    assert_eq!(slowly.await?, KeyRotated::Yes);
+    let again = store.rotate_key(name("second20"), new("third220"), Time(900));
+    assert_eq!(again.await?, KeyRotated::Yes);
+    let old = store.key(name("second20")).await?.expect("it is there");
+    assert_eq!(
+        (old.row.expires, old.row.revoked),
+        (Some(Time(400)), None),
+        "the earlier end holds"
+    );
+    assert_eq!(store.revocations(place, Time(0), 9).await?, []);
+
+    let at_once = store.rotate_key(name("third120"), new("fourth20"), Time(300));
+    assert_eq!(at_once.await?, KeyRotated::YesAndRevoked);
+    let old = store.key(name("third120")).await?.expect("it is there");
+    assert_eq!(old.row.revoked, Some(Time(300)));
+    let news = store.revocations(place, Time(0), 9).await?;
+    let news: Vec<_> = news.into_iter().map(|(_, it)| it.revoked).collect();
+    assert_eq!(news, [Revoked::Key(name("third120"))]);
+
+    for dead in ["third120", "brief1ky", "zzzzzzzz", "nonesuch"] {
+        let refused = store.rotate_key(name(dead), new("never120"), Time(900));
+        assert_eq!(refused.await?, KeyRotated::NoKey, "{dead}");
+    }
+    assert!(store.key(name("never120")).await?.is_none());
+    Ok(())
+}
+
+async fn agents_are_remembered_and_can_be_shut_out(store: &dyn Store) -> Result<(), Failure> {
+    let (first, second) = (AgentId([1; 32]), AgentId([2; 32]));
+    let buys = |agent, at| store.count_exchange(name("fourth20"), Some(agent), month(11), at);
+    assert_eq!(buys(second, Time(310)).await?, Exchange::Counted);
+    assert_eq!(buys(first, Time(311)).await?, Exchange::Counted);
+    assert_eq!(buys(second, Time(312)).await?, Exchange::Counted);
+
+    let ids = async |after, limit| {
+        let rows = store.agents(who(20), after, limit).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect::<Vec<_>>())
+    };
+    assert_eq!(ids(None, 9).await?, [first, second]);
+    assert_eq!(ids(None, 1).await?, [first]);
+    assert_eq!(ids(Some(first), 9).await?, [second]);
+    assert_eq!(store.agents(who(1), None, 9).await?, []);
+
+    let place = store.revocations(None, Time(0), 100).await?;
+    let place = place.last().map(|(place, _)| *place);
+    assert!(!store.disable_agent(who(1), second, Time(320)).await?);
+    assert!(store.disable_agent(who(20), second, Time(321)).await?);
+    assert!(store.disable_agent(who(20), second, Time(322)).await?);
+    let news = store.revocations(place, Time(0), 9).await?;
+    let news: Vec<_> = news.into_iter().map(|(_, it)| it.revoked).collect();
+    let out = Revoked::Agent {
+        account: who(20),
+        agent: second,
+    };
+    assert_eq!(news, [out], "once");
+    let before = store.usage(who(20)).await?;
+    assert_eq!(buys(second, Time(330)).await?, Exchange::AgentDisabled);
+    assert_eq!(store.usage(who(20)).await?, before, "nothing was counted");
+    assert_eq!(buys(first, Time(331)).await?, Exchange::Counted);
+    let row = &store.agents(who(20), Some(first), 1).await?[0];
+    let (first_seen, last_seen) = (row.first, row.last);
+    assert_eq!((first_seen, last_seen), (Time(310), Time(312)));
+    assert_eq!(row.disabled, Some(Time(321)));
+
+    assert!(!store.enable_agent(who(1), second).await?);
+    assert!(store.enable_agent(who(20), second).await?);
+    assert_eq!(buys(second, Time(340)).await?, Exchange::Counted);
+
+    // A quarter of a year later.
+    assert!(store.disable_agent(who(20), second, Time(350)).await?);
+    let late = Time(400 + AGENT_MS_KEPT);
+    assert_eq!(buys(AgentId([3; 32]), late).await?, Exchange::Counted);
+    assert_eq!(
+        ids(None, 9).await?,
+        [second, AgentId([3; 32])],
+        "what is shut out stays so"
+    );
+    Ok(())
+}
+
+async fn a_deleted_account_leaves_its_number_and_nothing_else(
+    store: &dyn Store,
+) -> Result<(), Failure> {
+    let hash = |text: &str| Hashed::from_stored(text.to_owned());
+    let place = store.revocations(None, Time(0), 100).await?;
+    let place = place.last().map(|(place, _)| *place);
+    let late = Time(500 + AGENT_MS_KEPT);
+    assert!(!store.delete_account(who(20), hash("a guess"), late).await?);
+    assert!(store.account(who(20)).await?.is_some());
+    let used = store.usage(who(20)).await?;
+
+    assert!(
+        store
+            .delete_account(who(20), hash("new hash"), late)
+            .await?
+    );
+
+    assert!(
+        !store
+            .delete_account(who(20), hash("new hash"), late)
+            .await?
+    );
+    assert!(!store.delete_account(who(20), hash(""), late).await?);
+    assert!(
+        !store
+            .change_password(who(20), hash(""), hash("x"), late)
+            .await?
+    );
+    assert!(store.account(who(20)).await?.is_none());
+    assert!(store.login(email("dave@x")).await?.is_none());
+    let news = store.revocations(place, Time(0), 9).await?;
+    let news: Vec<_> = news.into_iter().map(|(_, it)| it.revoked).collect();
+    assert_eq!(news, [Revoked::Account(who(20))]);
+    let keys = store.keys(who(20), None, 100).await?;
+    assert!(
+        keys.iter()
+            .all(|key| key.revoked.is_some() && key.name.is_empty())
+    );
+    let check = store.key(name("fourth20")).await?.expect("a tombstone");
+    assert_eq!(check.hash, hash(""));
+    let bought = store.count_exchange(name("fourth20"), None, month(11), late);
+    assert_eq!(bought.await?, Exchange::NoKey);
+    assert_eq!(
+        store.create_key(key("toolate1", 20), 100).await?,
+        KeyCreated::NoAccount
+    );
+    assert_eq!(store.agents(who(20), None, 9).await?, []);
+    assert_eq!(store.usage(who(20)).await?, used, "the books stay");
+    let again = store.create_account(account(21, "dave@x")).await?;
+    assert_eq!(again, Created::Yes, "the address is free again");
     Ok(())
 }
 
@@ -268,6 +482,7 @@ fn account(n: u8, address: &str) -> NewAccount {
     NewAccount {
         id: who(n),
         email: email(address),
+        name: format!("person {n}"),
         password: Hashed::from_stored(format!("hash of {n}")),
         now: Time(u64::from(n)),
     }
@@ -279,6 +494,8 @@ fn key(id: &str, account: u8) -> NewKey {
         account: who(account),
         name: "ci".to_owned(),
         hash: Hashed::from_stored("hash of a key".to_owned()),
+        scopes: Scopes::all(),
+        expires: None,
         now: Time(5),
     }
 }

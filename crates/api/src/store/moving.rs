@@ -19,6 +19,8 @@ pub struct Counts {
     pub accounts: u64,
     /// API keys, the revoked ones too.
     pub keys: u64,
+    /// Agents of accounts.
+    pub agents: u64,
     /// Months of accounts in which something was used.
     pub usage: u64,
 }
@@ -64,9 +66,9 @@ impl Source {
     fn counts(&self) -> Result<Counts, Error> {
         let row = self.0.query_row(
             "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM api_keys),
-                    (SELECT count(*) FROM usage)",
+                    (SELECT count(*) FROM agents), (SELECT count(*) FROM usage)",
             [],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
         );
         row.map_err(at_source).and_then(counts)
     }
@@ -74,8 +76,9 @@ impl Source {
     fn accounts(&self, after: &[u8]) -> Result<Accounts, Error> {
         let mut page = Accounts::default();
         self.page(
-            "SELECT id, email, password_hash, created_ms, refused_sign_ups FROM accounts
-             WHERE id > ?1 ORDER BY id LIMIT ?2",
+            "SELECT id, email, password_hash, created_ms, refused_sign_ups, name,
+                    sessions_from_ms, deleted_ms
+             FROM accounts WHERE id > ?1 ORDER BY id LIMIT ?2",
             params![after, PAGE],
             |row| {
                 page.id.push(row.get(0)?);
@@ -83,6 +86,9 @@ impl Source {
                 page.password_hash.push(row.get(2)?);
                 page.created_ms.push(row.get(3)?);
                 page.refused_sign_ups.push(row.get(4)?);
+                page.name.push(row.get(5)?);
+                page.sessions_from_ms.push(row.get(6)?);
+                page.deleted_ms.push(row.get(7)?);
                 Ok(())
             },
         )?;
@@ -92,7 +98,8 @@ impl Source {
     fn keys(&self, after: i64) -> Result<Keys, Error> {
         let mut page = Keys::default();
         self.page(
-            "SELECT place, id, account, name, hash, created_ms, last_used_ms, revoked_ms
+            "SELECT place, id, account, name, hash, created_ms, last_used_ms, revoked_ms, scopes,
+                    expires_ms
              FROM api_keys WHERE place > ?1 ORDER BY place LIMIT ?2",
             params![after, PAGE],
             |row| {
@@ -104,6 +111,8 @@ impl Source {
                 page.created_ms.push(row.get(5)?);
                 page.last_used_ms.push(row.get(6)?);
                 page.revoked_ms.push(row.get(7)?);
+                page.scopes.push(row.get(8)?);
+                page.expires_ms.push(row.get(9)?);
                 Ok(())
             },
         )?;
@@ -122,6 +131,24 @@ impl Source {
                 page.token_exchanges.push(row.get(2)?);
                 page.messages.push(row.get(3)?);
                 page.bytes.push(row.get(4)?);
+                Ok(())
+            },
+        )?;
+        Ok(page)
+    }
+
+    fn agents(&self, after: (&[u8], &[u8])) -> Result<Agents, Error> {
+        let mut page = Agents::default();
+        self.page(
+            "SELECT account, agent, first_ms, last_ms, disabled_ms FROM agents
+             WHERE (account, agent) > (?1, ?2) ORDER BY account, agent LIMIT ?3",
+            params![after.0, after.1, PAGE],
+            |row| {
+                page.account.push(row.get(0)?);
+                page.agent.push(row.get(1)?);
+                page.first_ms.push(row.get(2)?);
+                page.last_ms.push(row.get(3)?);
+                page.disabled_ms.push(row.get(4)?);
                 Ok(())
             },
         )?;
@@ -172,6 +199,9 @@ struct Accounts {
     password_hash: Vec<String>,
     created_ms: Vec<i64>,
     refused_sign_ups: Vec<i64>,
+    name: Vec<String>,
+    sessions_from_ms: Vec<i64>,
+    deleted_ms: Vec<Option<i64>>,
 }
 
 #[derive(Debug, Default)]
@@ -184,6 +214,8 @@ struct Keys {
     created_ms: Vec<i64>,
     last_used_ms: Vec<Option<i64>>,
     revoked_ms: Vec<Option<i64>>,
+    scopes: Vec<String>,
+    expires_ms: Vec<Option<i64>>,
 }
 
 #[derive(Debug, Default)]
@@ -193,6 +225,15 @@ struct Usage {
     token_exchanges: Vec<i64>,
     messages: Vec<i64>,
     bytes: Vec<i64>,
+}
+
+#[derive(Debug, Default)]
+struct Agents {
+    account: Vec<Vec<u8>>,
+    agent: Vec<Vec<u8>>,
+    first_ms: Vec<i64>,
+    last_ms: Vec<i64>,
+    disabled_ms: Vec<Option<i64>>,
 }
 
 #[derive(Debug, Default)]
@@ -214,7 +255,7 @@ pub(crate) async fn copy(
     let lock = sqlx::raw_sql(
         "SET LOCAL statement_timeout = '60s';
          SET LOCAL idle_in_transaction_session_timeout = '60s';
-         LOCK TABLE accounts, api_keys, usage, revocations IN EXCLUSIVE MODE",
+         LOCK TABLE accounts, api_keys, agents, usage, revocations IN EXCLUSIVE MODE",
     );
     step(lock.execute(&mut *tx)).await?;
     let before = counts_of(&mut tx).await?;
@@ -233,6 +274,7 @@ pub(crate) async fn copy(
     }
     copy_accounts(source, &mut tx).await?;
     copy_keys(source, &mut tx).await?;
+    copy_agents(source, &mut tx).await?;
     copy_usage(source, &mut tx).await?;
     copy_revocations(source, &mut tx).await?;
     let after = counts_of(&mut tx).await?;
@@ -259,14 +301,19 @@ async fn copy_accounts(source: &Source, target: &mut PgConnection) -> Result<(),
         };
         after.clone_from(last);
         let insert = sqlx::query(
-            "INSERT INTO accounts (id, email, password_hash, created_ms, refused_sign_ups)
-             SELECT * FROM unnest($1::BYTEA[], $2::TEXT[], $3::TEXT[], $4::BIGINT[], $5::BIGINT[])",
+            "INSERT INTO accounts (id, email, password_hash, created_ms, refused_sign_ups, name,
+                                   sessions_from_ms, deleted_ms)
+             SELECT * FROM unnest($1::BYTEA[], $2::TEXT[], $3::TEXT[], $4::BIGINT[], $5::BIGINT[],
+                                  $6::TEXT[], $7::BIGINT[], $8::BIGINT[])",
         )
         .bind(page.id)
         .bind(page.email)
         .bind(page.password_hash)
         .bind(page.created_ms)
-        .bind(page.refused_sign_ups);
+        .bind(page.refused_sign_ups)
+        .bind(page.name)
+        .bind(page.sessions_from_ms)
+        .bind(page.deleted_ms);
         step(insert.execute(&mut *target)).await?;
     }
 }
@@ -281,11 +328,14 @@ async fn copy_keys(source: &Source, target: &mut PgConnection) -> Result<(), Err
         }
         after = page.last_place;
         let insert = sqlx::query(
-            "INSERT INTO api_keys (id, account, name, hash, created_ms, last_used_ms, revoked_ms)
-             SELECT id, account, name, hash, created_ms, last_used_ms, revoked_ms
+            "INSERT INTO api_keys (id, account, name, hash, created_ms, last_used_ms, revoked_ms,
+                                   scopes, expires_ms)
+             SELECT id, account, name, hash, created_ms, last_used_ms, revoked_ms, scopes,
+                    expires_ms
              FROM unnest($1::TEXT[], $2::BYTEA[], $3::TEXT[], $4::TEXT[], $5::BIGINT[],
-                         $6::BIGINT[], $7::BIGINT[]) WITH ORDINALITY
-                  AS row (id, account, name, hash, created_ms, last_used_ms, revoked_ms, nth)
+                         $6::BIGINT[], $7::BIGINT[], $8::TEXT[], $9::BIGINT[]) WITH ORDINALITY
+                  AS row (id, account, name, hash, created_ms, last_used_ms, revoked_ms, scopes,
+                          expires_ms, nth)
              ORDER BY nth",
         )
         .bind(page.id)
@@ -294,7 +344,31 @@ async fn copy_keys(source: &Source, target: &mut PgConnection) -> Result<(), Err
         .bind(page.hash)
         .bind(page.created_ms)
         .bind(page.last_used_ms)
-        .bind(page.revoked_ms);
+        .bind(page.revoked_ms)
+        .bind(page.scopes)
+        .bind(page.expires_ms);
+        step(insert.execute(&mut *target)).await?;
+    }
+}
+
+async fn copy_agents(source: &Source, target: &mut PgConnection) -> Result<(), Error> {
+    let mut after = (Vec::new(), Vec::new());
+    loop {
+        let page = source.agents((&after.0, &after.1))?;
+        let (Some(account), Some(agent)) = (page.account.last(), page.agent.last()) else {
+            return Ok(());
+        };
+        after = (account.clone(), agent.clone());
+        let insert = sqlx::query(
+            "INSERT INTO agents (account, agent, first_ms, last_ms, disabled_ms)
+             SELECT * FROM unnest($1::BYTEA[], $2::BYTEA[], $3::BIGINT[], $4::BIGINT[],
+                                  $5::BIGINT[])",
+        )
+        .bind(page.account)
+        .bind(page.agent)
+        .bind(page.first_ms)
+        .bind(page.last_ms)
+        .bind(page.disabled_ms);
         step(insert.execute(&mut *target)).await?;
     }
 }
@@ -342,7 +416,7 @@ async fn copy_revocations(source: &Source, target: &mut PgConnection) -> Result<
 async fn counts_of(db: &mut PgConnection) -> Result<Counts, Error> {
     let asked = sqlx::query_as(
         "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM api_keys),
-                (SELECT count(*) FROM usage)",
+                (SELECT count(*) FROM agents), (SELECT count(*) FROM usage)",
     );
     counts(step(asked.fetch_one(db)).await?)
 }
@@ -351,15 +425,17 @@ impl Counts {
     const NONE: Self = Self {
         accounts: 0,
         keys: 0,
+        agents: 0,
         usage: 0,
     };
 }
 
-fn counts((accounts, keys, usage): (i64, i64, i64)) -> Result<Counts, Error> {
+fn counts((accounts, keys, agents, usage): (i64, i64, i64, i64)) -> Result<Counts, Error> {
     let natural = |number| u64::try_from(number).map_err(|_| Error::Damaged("a negative count"));
     Ok(Counts {
         accounts: natural(accounts)?,
         keys: natural(keys)?,
+        agents: natural(agents)?,
         usage: natural(usage)?,
     })
 }
@@ -397,7 +473,10 @@ const STEP_MAX: Duration = Duration::from_mins(1);
 mod tests {
     use std::path::PathBuf;
 
-    use skytale_wire::{id::Time, token::AccountId};
+    use skytale_wire::{
+        id::{AgentId, Time},
+        token::{AccountId, Scopes},
+    };
 
     use super::*;
     use crate::{
@@ -464,7 +543,7 @@ mod tests {
             Cluster::shared().ask(
                 &self.database,
                 "SELECT (SELECT count(*) FROM accounts) + (SELECT count(*) FROM api_keys)
-                        + (SELECT count(*) FROM usage)",
+                        + (SELECT count(*) FROM agents) + (SELECT count(*) FROM usage)",
             )
         }
     }
@@ -478,6 +557,7 @@ mod tests {
             let account = NewAccount {
                 id: who(n),
                 email: Email::parse(&format!("person{n}@example.org")).unwrap(),
+                name: format!("person {n}"),
                 password: Hashed::from_stored(format!("hash of {n}")),
                 now: Time(n),
             };
@@ -490,17 +570,22 @@ mod tests {
                 account: who(1 + n % ACCOUNTS),
                 name: "grüße ✓".to_owned(),
                 hash: Hashed::from_stored(format!("hash of key {n}")),
+                scopes: Scopes::all(),
+                expires: (n % 2 == 0).then_some(Time(1_000_000 + n)),
                 now: Time(n),
             };
             store.create_key(key, u32::MAX).await.unwrap();
         }
         for (id, month) in [("key00000", "2026-11"), ("key00000", "2026-12")] {
             let id = id.parse().unwrap();
+            let agent = Some(AgentId([7; 32]));
             store
-                .count_exchange(id, month.to_owned(), Time(7))
+                .count_exchange(id, agent, month.to_owned(), Time(7))
                 .await
                 .unwrap();
         }
+        let shut = AgentId([7; 32]);
+        assert!(store.disable_agent(who(1), shut, Time(8)).await.unwrap());
         let revoked = "key00003".parse().unwrap();
         assert!(store.revoke_key(who(1), revoked, Time(8)).await.unwrap());
     }
@@ -515,14 +600,15 @@ mod tests {
             let (id, hash) = store.login(email).await.unwrap().unwrap();
             let row = store.account(id).await.unwrap();
             let keys = store.keys(id, None, u32::MAX >> 1).await.unwrap();
+            let agents = store.agents(id, None, 100).await.unwrap();
             let usage = store.usage(id).await.unwrap();
             let hash = hash.as_str();
-            writeln!(seen, "{id:?} {hash} {row:?} {keys:?} {usage:?}").unwrap();
+            writeln!(seen, "{id:?} {hash} {row:?} {keys:?} {agents:?} {usage:?}").unwrap();
         }
         let check = store.key("key00003".parse().unwrap()).await.unwrap();
         let check = check.unwrap();
         let hash = check.hash.as_str();
-        writeln!(seen, "{:?} {hash} {}", check.account, check.revoked).unwrap();
+        writeln!(seen, "{:?} {hash} {:?}", check.account, check.row).unwrap();
         let revoked = store.revocations(None, Time(0), 100).await.unwrap();
         writeln!(seen, "{revoked:?}").unwrap();
         seen
@@ -544,6 +630,7 @@ mod tests {
         let all = Counts {
             accounts: ACCOUNTS,
             keys: KEYS,
+            agents: 1,
             usage: 2,
         };
         assert_eq!(
@@ -564,6 +651,8 @@ mod tests {
             account: who(1),
             name: "new".to_owned(),
             hash: Hashed::from_stored("hash".to_owned()),
+            scopes: Scopes::all(),
+            expires: None,
             now: NOW,
         };
         target.create_key(key, u32::MAX).await.unwrap();

@@ -13,9 +13,9 @@ mod schema;
 use std::{fmt, io, pin::Pin, time::Duration};
 
 use skytale_wire::{
-    http::{MonthUsage, Revoked},
-    id::Time,
-    token::AccountId,
+    http::{MonthUsage, Revocation, Revoked},
+    id::{AgentId, Time},
+    token::{AccountId, KeyId},
 };
 use sqlx::{
     Connection as _, PgConnection, PgPool, Row as _,
@@ -24,14 +24,10 @@ use sqlx::{
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    AccountRow, Answer, Created, Email, Failure, KeyCheck, KeyCreated, KeyRow, NewAccount, NewKey,
-    REVOCATIONS_MS_KEPT, Store,
+    AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Created, Email, Exchange, Failure, KeyCheck,
+    KeyCreated, KeyRotated, KeyRow, NewAccount, NewKey, REVOCATIONS_MS_KEPT, Store,
 };
-use crate::{
-    database_url::DatabaseUrl,
-    error::Error,
-    secret::{Hashed, KeyId},
-};
+use crate::{database_url::DatabaseUrl, error::Error, secret::Hashed};
 pub use schema::Schema;
 pub(crate) use schema::{Migrations, bring_up_to_date};
 
@@ -132,17 +128,82 @@ impl Store for Postgres {
     fn account(&self, id: AccountId) -> Answer<'_, Option<AccountRow>> {
         self.run(move |db| {
             Box::pin(async move {
-                sqlx::query("SELECT email, created_ms FROM accounts WHERE id = $1")
-                    .bind(id.0)
-                    .fetch_optional(db)
-                    .await?
-                    .map(|row| {
-                        Ok(AccountRow {
-                            email: row.try_get(0)?,
-                            created: time(&row, 1)?,
-                        })
+                sqlx::query(
+                    "SELECT email, name, created_ms, sessions_from_ms, password_hash FROM accounts
+                     WHERE id = $1 AND deleted_ms IS NULL",
+                )
+                .bind(id.0)
+                .fetch_optional(db)
+                .await?
+                .map(|row| {
+                    Ok(AccountRow {
+                        email: row.try_get(0)?,
+                        name: row.try_get(1)?,
+                        created: time(&row, 2)?,
+                        sessions_from: time(&row, 3)?,
+                        password: Hashed::from_stored(row.try_get(4)?),
                     })
-                    .transpose()
+                })
+                .transpose()
+            })
+        })
+    }
+
+    fn change_password(
+        &self,
+        account: AccountId,
+        checked: Hashed,
+        new: Hashed,
+        now: Time,
+    ) -> Answer<'_, bool> {
+        self.run(move |db| {
+            Box::pin(async move {
+                sqlx::query(
+                    "UPDATE accounts SET password_hash = $3, sessions_from_ms = $4
+                     WHERE id = $1 AND password_hash = $2 AND deleted_ms IS NULL",
+                )
+                .bind(account.0)
+                .bind(checked.as_str())
+                .bind(new.as_str())
+                .bind(ms(now))
+                .execute(db)
+                .await
+                .map(|changed| changed.rows_affected() == 1)
+            })
+        })
+    }
+
+    fn delete_account(&self, account: AccountId, checked: Hashed, now: Time) -> Answer<'_, bool> {
+        self.run(move |db| {
+            Box::pin(async move {
+                // Keys that are being made wait here, and then find no account.
+                let ended = sqlx::query(
+                    "UPDATE accounts SET email = $3, name = '', password_hash = '', deleted_ms = $4
+                     WHERE id = $1 AND password_hash = $2 AND deleted_ms IS NULL",
+                )
+                .bind(account.0)
+                .bind(checked.as_str())
+                .bind(Email::tombstone(account).as_str())
+                .bind(ms(now))
+                .execute(&mut *db)
+                .await?;
+                if ended.rows_affected() == 0 {
+                    return Ok(false);
+                }
+                sqlx::query(
+                    "UPDATE api_keys SET name = '', hash = '', revoked_ms = coalesce(revoked_ms, $2)
+                     WHERE account = $1",
+                )
+                .bind(account.0)
+                .bind(ms(now))
+                .execute(&mut *db)
+                .await?;
+                sqlx::query("DELETE FROM agents WHERE account = $1")
+                    .bind(account.0)
+                    .execute(&mut *db)
+                    .await?;
+                list_revoked(db, &Revoked::Account(account), now).await?;
+                Ok(true)
             })
         })
     }
@@ -153,17 +214,22 @@ impl Store for Postgres {
                 // Held until the end, so that keys of one account are made one after another: none
                 // is counted late, and their places are in the order in which they can be seen.
                 // It does not stand in the way of counting exchanges.
-                let owner = sqlx::query("SELECT id FROM accounts WHERE id = $1 FOR NO KEY UPDATE")
-                    .bind(key.account.0)
-                    .fetch_optional(&mut *db)
-                    .await?;
+                let owner = sqlx::query(
+                    "SELECT id FROM accounts WHERE id = $1 AND deleted_ms IS NULL
+                     FOR NO KEY UPDATE",
+                )
+                .bind(key.account.0)
+                .fetch_optional(&mut *db)
+                .await?;
                 if owner.is_none() {
                     return Ok(KeyCreated::NoAccount);
                 }
                 let live: i64 = sqlx::query_scalar(
-                    "SELECT count(*) FROM api_keys WHERE account = $1 AND revoked_ms IS NULL",
+                    "SELECT count(*) FROM api_keys WHERE account = $1 AND revoked_ms IS NULL
+                            AND (expires_ms IS NULL OR expires_ms > $2)",
                 )
                 .bind(key.account.0)
+                .bind(ms(key.now))
                 .fetch_one(&mut *db)
                 .await?;
                 if live >= i64::from(live_max) {
@@ -175,20 +241,59 @@ impl Store for Postgres {
         })
     }
 
+    fn rotate_key(&self, old: KeyId, new: NewKey, old_ends: Time) -> Answer<'_, KeyRotated> {
+        self.run(move |db| {
+            Box::pin(async move {
+                // In the order of all who make keys: first the account, then the key.
+                sqlx::query("SELECT id FROM accounts WHERE id = $1 FOR NO KEY UPDATE")
+                    .bind(new.account.0)
+                    .execute(&mut *db)
+                    .await?;
+                let ends = sqlx::query(
+                    "UPDATE api_keys SET expires_ms = least(expires_ms, $4)
+                     WHERE account = $1 AND id = $2 AND revoked_ms IS NULL
+                           AND (expires_ms IS NULL OR expires_ms > $3)",
+                )
+                .bind(new.account.0)
+                .bind(old.as_str())
+                .bind(ms(new.now))
+                .bind(ms(old_ends))
+                .execute(&mut *db)
+                .await?;
+                if ends.rows_affected() == 0 {
+                    return Ok(KeyRotated::NoKey);
+                }
+                insert_key(db, &new).await?;
+                if old_ends > new.now {
+                    return Ok(KeyRotated::Yes);
+                }
+                sqlx::query("UPDATE api_keys SET revoked_ms = $2 WHERE id = $1")
+                    .bind(old.as_str())
+                    .bind(ms(new.now))
+                    .execute(&mut *db)
+                    .await?;
+                list_revoked(db, &Revoked::Key(old), new.now).await?;
+                Ok(KeyRotated::YesAndRevoked)
+            })
+        })
+    }
+
     fn key(&self, id: KeyId) -> Answer<'_, Option<KeyCheck>> {
         self.run(move |db| {
             Box::pin(async move {
                 sqlx::query(
-                    "SELECT account, hash, revoked_ms IS NOT NULL FROM api_keys WHERE id = $1",
+                    "SELECT id, name, created_ms, last_used_ms, revoked_ms, scopes, expires_ms,
+                            account, hash
+                     FROM api_keys WHERE id = $1",
                 )
                 .bind(id.as_str())
                 .fetch_optional(db)
                 .await?
                 .map(|row| {
                     Ok(KeyCheck {
-                        account: account(&row, 0)?,
-                        hash: Hashed::from_stored(row.try_get(1)?),
-                        revoked: row.try_get(2)?,
+                        row: key_row(&row)?,
+                        account: account(&row, 7)?,
+                        hash: Hashed::from_stored(row.try_get(8)?),
                     })
                 })
                 .transpose()
@@ -220,7 +325,8 @@ impl Store for Postgres {
                     return Ok(Vec::new());
                 };
                 sqlx::query(
-                    "SELECT id, name, created_ms, last_used_ms, revoked_ms FROM api_keys
+                    "SELECT id, name, created_ms, last_used_ms, revoked_ms, scopes, expires_ms
+                     FROM api_keys
                      WHERE account = $1 AND place > $2 ORDER BY place LIMIT $3",
                 )
                 .bind(account.0)
@@ -267,11 +373,11 @@ impl Store for Postgres {
         after: Option<u64>,
         since: Time,
         limit: u32,
-    ) -> Answer<'_, Vec<(u64, Revoked)>> {
+    ) -> Answer<'_, Vec<(u64, Revocation)>> {
         self.run(move |db| {
             Box::pin(async move {
                 sqlx::query(
-                    "SELECT place, revoked FROM revocations
+                    "SELECT place, revoked, at_ms FROM revocations
                      WHERE CASE WHEN $1 <= (SELECT max(place) FROM revocations)
                                 THEN place > $1 ELSE at_ms >= $2 END
                      ORDER BY place LIMIT $3",
@@ -286,38 +392,131 @@ impl Store for Postgres {
                     let revoked: &str = row.try_get(1)?;
                     let revoked =
                         serde_json::from_str(revoked).map_err(|_| senseless("what was revoked"))?;
-                    Ok((count(row, 0)?, revoked))
+                    let at_ms = count(row, 2)?;
+                    Ok((count(row, 0)?, Revocation { revoked, at_ms }))
                 })
                 .collect()
             })
         })
     }
 
-    fn count_exchange(&self, id: KeyId, month: String, now: Time) -> Answer<'_, bool> {
+    fn count_exchange(
+        &self,
+        id: KeyId,
+        agent: Option<AgentId>,
+        month: String,
+        now: Time,
+    ) -> Answer<'_, Exchange> {
         self.run(move |db| {
             Box::pin(async move {
                 // A revocation that is under way is waited for, and then seen.
-                let account: Option<[u8; 16]> = sqlx::query_scalar(
-                    "UPDATE api_keys SET last_used_ms = $2
-                     WHERE id = $1 AND revoked_ms IS NULL RETURNING account",
+                let owner = sqlx::query(
+                    "SELECT account FROM api_keys
+                     WHERE id = $1 AND revoked_ms IS NULL
+                           AND (expires_ms IS NULL OR expires_ms > $2)
+                     FOR NO KEY UPDATE",
                 )
                 .bind(id.as_str())
                 .bind(ms(now))
                 .fetch_optional(&mut *db)
                 .await?;
-                let Some(account) = account else {
-                    return Ok(false);
+                let Some(owner) = owner else {
+                    return Ok(Exchange::NoKey);
                 };
+                let owner = account(&owner, 0)?;
+                if let Some(agent) = agent
+                    && remember_agent(db, owner, &agent, now).await? == Remembered::Disabled
+                {
+                    return Ok(Exchange::AgentDisabled);
+                }
+                sqlx::query("UPDATE api_keys SET last_used_ms = $2 WHERE id = $1")
+                    .bind(id.as_str())
+                    .bind(ms(now))
+                    .execute(&mut *db)
+                    .await?;
                 sqlx::query(
                     "INSERT INTO usage (account, month, token_exchanges) VALUES ($1, $2, 1)
                      ON CONFLICT (account, month)
                      DO UPDATE SET token_exchanges = usage.token_exchanges + 1",
                 )
-                .bind(account)
+                .bind(owner.0)
                 .bind(month)
                 .execute(db)
                 .await?;
-                Ok(true)
+                Ok(Exchange::Counted)
+            })
+        })
+    }
+
+    fn agents(
+        &self,
+        account: AccountId,
+        after: Option<AgentId>,
+        limit: u32,
+    ) -> Answer<'_, Vec<AgentRow>> {
+        self.run(move |db| {
+            Box::pin(async move {
+                sqlx::query(
+                    "SELECT agent, first_ms, last_ms, disabled_ms FROM agents
+                     WHERE account = $1 AND ($2 IS NULL OR agent > $2) ORDER BY agent LIMIT $3",
+                )
+                .bind(account.0)
+                .bind(after.map(|id| id.0))
+                .bind(i64::from(limit))
+                .fetch_all(db)
+                .await?
+                .iter()
+                .map(|row| {
+                    Ok(AgentRow {
+                        id: AgentId(row.try_get(0)?),
+                        first: time(row, 1)?,
+                        last: time(row, 2)?,
+                        disabled: time_or_none(row, 3)?,
+                    })
+                })
+                .collect()
+            })
+        })
+    }
+
+    fn disable_agent(&self, account: AccountId, agent: AgentId, now: Time) -> Answer<'_, bool> {
+        self.run(move |db| {
+            Box::pin(async move {
+                let ended = sqlx::query(
+                    "UPDATE agents SET disabled_ms = $3
+                     WHERE account = $1 AND agent = $2 AND disabled_ms IS NULL",
+                )
+                .bind(account.0)
+                .bind(agent.0)
+                .bind(ms(now))
+                .execute(&mut *db)
+                .await?;
+                if ended.rows_affected() == 1 {
+                    list_revoked(db, &Revoked::Agent { account, agent }, now).await?;
+                    return Ok(true);
+                }
+                sqlx::query_scalar(
+                    "SELECT EXISTS (SELECT 1 FROM agents WHERE account = $1 AND agent = $2)",
+                )
+                .bind(account.0)
+                .bind(agent.0)
+                .fetch_one(db)
+                .await
+            })
+        })
+    }
+
+    fn enable_agent(&self, account: AccountId, agent: AgentId) -> Answer<'_, bool> {
+        self.run(move |db| {
+            Box::pin(async move {
+                sqlx::query(
+                    "UPDATE agents SET disabled_ms = NULL WHERE account = $1 AND agent = $2",
+                )
+                .bind(account.0)
+                .bind(agent.0)
+                .execute(db)
+                .await
+                .map(|found| found.rows_affected() == 1)
             })
         })
     }
@@ -364,7 +563,8 @@ async fn insert_account(
     account: &NewAccount,
 ) -> Result<Created, sqlx::Error> {
     let owner: [u8; 16] = sqlx::query_scalar(
-        "INSERT INTO accounts (id, email, password_hash, created_ms) VALUES ($1, $2, $3, $4)
+        "INSERT INTO accounts (id, email, password_hash, created_ms, name)
+         VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (email) DO UPDATE SET refused_sign_ups = accounts.refused_sign_ups + 1
          RETURNING id",
     )
@@ -372,6 +572,7 @@ async fn insert_account(
     .bind(account.email.as_str())
     .bind(account.password.as_str())
     .bind(ms(account.now))
+    .bind(&account.name)
     .fetch_one(db)
     .await?;
     Ok(if owner == account.id.0 {
@@ -383,13 +584,16 @@ async fn insert_account(
 
 async fn insert_key(db: &mut PgConnection, key: &NewKey) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO api_keys (id, account, name, hash, created_ms) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO api_keys (id, account, name, hash, created_ms, scopes, expires_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(key.id.as_str())
     .bind(key.account.0)
     .bind(&key.name)
     .bind(key.hash.as_str())
     .bind(ms(key.now))
+    .bind(key.scopes.to_string())
+    .bind(key.expires.map(ms))
     .execute(db)
     .await
     .map(|_| ())
@@ -420,19 +624,70 @@ async fn list_revoked(
         .map(|_| ())
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remembered {
+    Yes,
+    Disabled,
+}
+
+/// Notes that a token is bought for an agent; with a new one, forgets those that are long gone.
+async fn remember_agent(
+    db: &mut PgConnection,
+    account: AccountId,
+    agent: &AgentId,
+    now: Time,
+) -> Result<Remembered, sqlx::Error> {
+    let disabled: Option<bool> = sqlx::query_scalar(
+        "UPDATE agents SET last_ms = CASE WHEN disabled_ms IS NULL THEN $3 ELSE last_ms END
+         WHERE account = $1 AND agent = $2 RETURNING disabled_ms IS NOT NULL",
+    )
+    .bind(account.0)
+    .bind(agent.0)
+    .bind(ms(now))
+    .fetch_optional(&mut *db)
+    .await?;
+    if let Some(disabled) = disabled {
+        return Ok(if disabled {
+            Remembered::Disabled
+        } else {
+            Remembered::Yes
+        });
+    }
+    // Another key of the account may buy for the same agent at this moment.
+    sqlx::query(
+        "INSERT INTO agents (account, agent, first_ms, last_ms) VALUES ($1, $2, $3, $3)
+         ON CONFLICT (account, agent) DO NOTHING",
+    )
+    .bind(account.0)
+    .bind(agent.0)
+    .bind(ms(now))
+    .execute(&mut *db)
+    .await?;
+    sqlx::query("DELETE FROM agents WHERE account = $1 AND last_ms < $2 AND disabled_ms IS NULL")
+        .bind(account.0)
+        .bind(ms(Time(now.0.saturating_sub(AGENT_MS_KEPT))))
+        .execute(db)
+        .await?;
+    Ok(Remembered::Yes)
+}
+
 fn key_row(row: &PgRow) -> Result<KeyRow, sqlx::Error> {
     let id: &str = row.try_get(0)?;
-    let maybe = |column| -> Result<Option<Time>, sqlx::Error> {
-        let number: Option<i64> = row.try_get(column)?;
-        number.map(|number| natural(number).map(Time)).transpose()
-    };
+    let scopes: &str = row.try_get(5)?;
     Ok(KeyRow {
         id: id.parse().map_err(|_| senseless("a key's id"))?,
         name: row.try_get(1)?,
         created: time(row, 2)?,
-        last_used: maybe(3)?,
-        revoked: maybe(4)?,
+        last_used: time_or_none(row, 3)?,
+        revoked: time_or_none(row, 4)?,
+        scopes: scopes.parse().map_err(|()| senseless("a key's scopes"))?,
+        expires: time_or_none(row, 6)?,
     })
+}
+
+fn time_or_none(row: &PgRow, column: usize) -> Result<Option<Time>, sqlx::Error> {
+    let number: Option<i64> = row.try_get(column)?;
+    number.map(|number| natural(number).map(Time)).transpose()
 }
 
 fn account(row: &PgRow, column: usize) -> Result<AccountId, sqlx::Error> {

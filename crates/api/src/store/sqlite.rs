@@ -11,21 +11,17 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 use skytale_wire::{
-    http::{MonthUsage, Revoked},
-    id::Time,
-    token::AccountId,
+    http::{MonthUsage, Revocation, Revoked},
+    id::{AgentId, Time},
+    token::{AccountId, KeyId},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AccountRow, Answer, Created, Email, Failure, KeyCheck, KeyCreated, KeyRow, NewAccount, NewKey,
-    REVOCATIONS_MS_KEPT, Store,
+    AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Created, Email, Exchange, Failure, KeyCheck,
+    KeyCreated, KeyRotated, KeyRow, NewAccount, NewKey, REVOCATIONS_MS_KEPT, Store,
 };
-use crate::{
-    error::Error,
-    secret::{Hashed, KeyId},
-    signing::private_dir,
-};
+use crate::{error::Error, secret::Hashed, signing::private_dir};
 
 /// A handle to the thread that owns the database.
 #[derive(Debug)]
@@ -136,18 +132,71 @@ impl Store for Sqlite {
 
     fn account(&self, id: AccountId) -> Answer<'_, Option<AccountRow>> {
         self.run(move |tx| {
-            tx.prepare_cached("SELECT email, created_ms FROM accounts WHERE id = ?1")
-                .and_then(|mut found| {
-                    found
-                        .query_row([id.0], |row| {
-                            Ok(AccountRow {
-                                email: row.get(0)?,
-                                created: time(row, 1)?,
-                            })
+            tx.prepare_cached(
+                "SELECT email, name, created_ms, sessions_from_ms, password_hash FROM accounts
+                 WHERE id = ?1 AND deleted_ms IS NULL",
+            )
+            .and_then(|mut found| {
+                found
+                    .query_row([id.0], |row| {
+                        Ok(AccountRow {
+                            email: row.get(0)?,
+                            name: row.get(1)?,
+                            created: time(row, 2)?,
+                            sessions_from: time(row, 3)?,
+                            password: Hashed::from_stored(row.get(4)?),
                         })
-                        .optional()
-                })
-                .map_err(failure)
+                    })
+                    .optional()
+            })
+            .map_err(failure)
+        })
+    }
+
+    fn change_password(
+        &self,
+        account: AccountId,
+        checked: Hashed,
+        new: Hashed,
+        now: Time,
+    ) -> Answer<'_, bool> {
+        self.run(move |tx| {
+            let changed = tx.execute(
+                "UPDATE accounts SET password_hash = ?3, sessions_from_ms = ?4
+                 WHERE id = ?1 AND password_hash = ?2 AND deleted_ms IS NULL",
+                params![account.0, checked.as_str(), new.as_str(), ms(now)],
+            );
+            changed.map(|rows| rows == 1).map_err(failure)
+        })
+    }
+
+    fn delete_account(&self, account: AccountId, checked: Hashed, now: Time) -> Answer<'_, bool> {
+        self.run(move |tx| {
+            let ended = tx
+                .execute(
+                    "UPDATE accounts SET email = ?3, name = '', password_hash = '', deleted_ms = ?4
+                     WHERE id = ?1 AND password_hash = ?2 AND deleted_ms IS NULL",
+                    params![
+                        account.0,
+                        checked.as_str(),
+                        Email::tombstone(account).as_str(),
+                        ms(now)
+                    ],
+                )
+                .map_err(failure)?;
+            if ended == 0 {
+                return Ok(false);
+            }
+            tx.execute(
+                "UPDATE api_keys SET name = '', hash = '', revoked_ms = coalesce(revoked_ms, ?2)
+                 WHERE account = ?1",
+                params![account.0, ms(now)],
+            )
+            .map_err(failure)?;
+            tx.execute("DELETE FROM agents WHERE account = ?1", [account.0])
+                .map_err(failure)?;
+            list_revoked(tx, &Revoked::Account(account), now)?;
+            Ok(true)
         })
     }
 
@@ -156,9 +205,10 @@ impl Store for Sqlite {
             let live: Option<u32> = tx
                 .query_row(
                     "SELECT (SELECT count(*) FROM api_keys
-                             WHERE account = accounts.id AND revoked_ms IS NULL)
-                     FROM accounts WHERE id = ?1",
-                    [key.account.0],
+                             WHERE account = accounts.id AND revoked_ms IS NULL
+                                   AND (expires_ms IS NULL OR expires_ms > ?2))
+                     FROM accounts WHERE id = ?1 AND deleted_ms IS NULL",
+                    params![key.account.0, ms(key.now)],
                     |row| row.get(0),
                 )
                 .optional()
@@ -171,18 +221,45 @@ impl Store for Sqlite {
         })
     }
 
+    fn rotate_key(&self, old: KeyId, new: NewKey, old_ends: Time) -> Answer<'_, KeyRotated> {
+        self.run(move |tx| {
+            let ends = tx
+                .execute(
+                    "UPDATE api_keys SET expires_ms = min(coalesce(expires_ms, ?4), ?4)
+                     WHERE account = ?1 AND id = ?2 AND revoked_ms IS NULL
+                           AND (expires_ms IS NULL OR expires_ms > ?3)",
+                    params![new.account.0, old.as_str(), ms(new.now), ms(old_ends)],
+                )
+                .map_err(failure)?;
+            if ends == 0 {
+                return Ok(KeyRotated::NoKey);
+            }
+            insert_key(tx, &new)?;
+            if old_ends > new.now {
+                return Ok(KeyRotated::Yes);
+            }
+            tx.execute(
+                "UPDATE api_keys SET revoked_ms = ?2 WHERE id = ?1",
+                params![old.as_str(), ms(new.now)],
+            )
+            .map_err(failure)?;
+            list_revoked(tx, &Revoked::Key(old), new.now)?;
+            Ok(KeyRotated::YesAndRevoked)
+        })
+    }
+
     fn key(&self, id: KeyId) -> Answer<'_, Option<KeyCheck>> {
         self.run(move |tx| {
-            tx.prepare_cached(
-                "SELECT account, hash, revoked_ms IS NOT NULL FROM api_keys WHERE id = ?1",
-            )
+            tx.prepare_cached(&format!(
+                "SELECT {KEY_COLUMNS}, account, hash FROM api_keys WHERE id = ?1"
+            ))
             .and_then(|mut found| {
                 found
                     .query_row([id.as_str()], |row| {
                         Ok(KeyCheck {
-                            account: AccountId(row.get(0)?),
-                            hash: Hashed::from_stored(row.get(1)?),
-                            revoked: row.get(2)?,
+                            row: key_row(row)?,
+                            account: AccountId(row.get(7)?),
+                            hash: Hashed::from_stored(row.get(8)?),
                         })
                     })
                     .optional()
@@ -212,10 +289,10 @@ impl Store for Sqlite {
             let Some(behind) = behind else {
                 return Ok(Vec::new());
             };
-            tx.prepare_cached(
-                "SELECT id, name, created_ms, last_used_ms, revoked_ms FROM api_keys
-                 WHERE account = ?1 AND place > ?2 ORDER BY place LIMIT ?3",
-            )
+            tx.prepare_cached(&format!(
+                "SELECT {KEY_COLUMNS} FROM api_keys
+                 WHERE account = ?1 AND place > ?2 ORDER BY place LIMIT ?3"
+            ))
             .and_then(|mut found| {
                 found
                     .query_map(params![account.0, behind, limit], key_row)?
@@ -252,11 +329,11 @@ impl Store for Sqlite {
         after: Option<u64>,
         since: Time,
         limit: u32,
-    ) -> Answer<'_, Vec<(u64, Revoked)>> {
+    ) -> Answer<'_, Vec<(u64, Revocation)>> {
         self.run(move |tx| {
             let mut found = tx
                 .prepare_cached(
-                    "SELECT place, revoked FROM revocations
+                    "SELECT place, revoked, at_ms FROM revocations
                      WHERE CASE WHEN ?1 <= (SELECT max(place) FROM revocations)
                                 THEN place > ?1 ELSE at_ms >= ?2 END
                      ORDER BY place LIMIT ?3",
@@ -265,24 +342,37 @@ impl Store for Sqlite {
             let after = after.map(|place| i64::try_from(place).unwrap_or(i64::MAX));
             let rows = found
                 .query_map(params![after, ms(since), limit], |row| {
-                    Ok((count(row, 0)?, row.get::<_, String>(1)?))
+                    Ok((count(row, 0)?, row.get::<_, String>(1)?, count(row, 2)?))
                 })
                 .map_err(failure)?;
             rows.map(|row| {
-                let (place, revoked) = row.map_err(failure)?;
+                let (place, revoked, at_ms) = row.map_err(failure)?;
                 let revoked = serde_json::from_str(&revoked).map_err(|_| Failure::Damaged)?;
-                Ok((place, revoked))
+                Ok((place, Revocation { revoked, at_ms }))
             })
             .collect()
         })
     }
 
-    fn count_exchange(&self, id: KeyId, month: String, now: Time) -> Answer<'_, bool> {
+    fn count_exchange(
+        &self,
+        id: KeyId,
+        agent: Option<AgentId>,
+        month: String,
+        now: Time,
+    ) -> Answer<'_, Exchange> {
         self.run(move |tx| {
+            if let Some(agent) = agent
+                && is_disabled(tx, &id, &agent)?
+            {
+                return Ok(Exchange::AgentDisabled);
+            }
             let account: Option<[u8; 16]> = tx
                 .prepare_cached(
                     "UPDATE api_keys SET last_used_ms = ?2
-                     WHERE id = ?1 AND revoked_ms IS NULL RETURNING account",
+                     WHERE id = ?1 AND revoked_ms IS NULL
+                           AND (expires_ms IS NULL OR expires_ms > ?2)
+                     RETURNING account",
                 )
                 .and_then(|mut used| {
                     used.query_row(params![id.as_str(), ms(now)], |row| row.get(0))
@@ -290,16 +380,78 @@ impl Store for Sqlite {
                 })
                 .map_err(failure)?;
             let Some(account) = account else {
-                return Ok(false);
+                return Ok(Exchange::NoKey);
             };
+            if let Some(agent) = agent {
+                remember_agent(tx, AccountId(account), &agent, now)?;
+            }
             tx.prepare_cached(
                 "INSERT INTO usage (account, month, token_exchanges) VALUES (?1, ?2, 1)
                  ON CONFLICT (account, month)
                  DO UPDATE SET token_exchanges = token_exchanges + 1",
             )
             .and_then(|mut counted| counted.execute(params![account, month]))
-            .map(|_| true)
+            .map(|_| Exchange::Counted)
             .map_err(failure)
+        })
+    }
+
+    fn agents(
+        &self,
+        account: AccountId,
+        after: Option<AgentId>,
+        limit: u32,
+    ) -> Answer<'_, Vec<AgentRow>> {
+        self.run(move |tx| {
+            tx.prepare_cached(
+                "SELECT agent, first_ms, last_ms, disabled_ms FROM agents
+                 WHERE account = ?1 AND (?2 IS NULL OR agent > ?2) ORDER BY agent LIMIT ?3",
+            )
+            .and_then(|mut found| {
+                found
+                    .query_map(params![account.0, after.map(|id| id.0), limit], |row| {
+                        Ok(AgentRow {
+                            id: AgentId(row.get(0)?),
+                            first: time(row, 1)?,
+                            last: time(row, 2)?,
+                            disabled: time_or_none(row, 3)?,
+                        })
+                    })?
+                    .collect()
+            })
+            .map_err(failure)
+        })
+    }
+
+    fn disable_agent(&self, account: AccountId, agent: AgentId, now: Time) -> Answer<'_, bool> {
+        self.run(move |tx| {
+            let enabled: Option<bool> = tx
+                .query_row(
+                    "SELECT disabled_ms IS NULL FROM agents WHERE account = ?1 AND agent = ?2",
+                    params![account.0, agent.0],
+                    |row| row.get(0),
+                )
+                .optional()
+                .map_err(failure)?;
+            if enabled == Some(true) {
+                tx.execute(
+                    "UPDATE agents SET disabled_ms = ?3 WHERE account = ?1 AND agent = ?2",
+                    params![account.0, agent.0, ms(now)],
+                )
+                .map_err(failure)?;
+                list_revoked(tx, &Revoked::Agent { account, agent }, now)?;
+            }
+            Ok(enabled.is_some())
+        })
+    }
+
+    fn enable_agent(&self, account: AccountId, agent: AgentId) -> Answer<'_, bool> {
+        self.run(move |tx| {
+            let found = tx.execute(
+                "UPDATE agents SET disabled_ms = NULL WHERE account = ?1 AND agent = ?2",
+                params![account.0, agent.0],
+            );
+            found.map(|rows| rows == 1).map_err(failure)
         })
     }
 
@@ -334,14 +486,16 @@ impl Store for Sqlite {
 fn insert_account(tx: &Transaction<'_>, account: &NewAccount) -> Result<Created, Failure> {
     let owner: [u8; 16] = tx
         .query_row(
-            "INSERT INTO accounts (id, email, password_hash, created_ms) VALUES (?1, ?2, ?3, ?4)
+            "INSERT INTO accounts (id, email, password_hash, created_ms, name)
+             VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (email) DO UPDATE SET refused_sign_ups = refused_sign_ups + 1
              RETURNING id",
             params![
                 account.id.0,
                 account.email.as_str(),
                 account.password.as_str(),
-                ms(account.now)
+                ms(account.now),
+                account.name
             ],
             |row| row.get(0),
         )
@@ -355,13 +509,16 @@ fn insert_account(tx: &Transaction<'_>, account: &NewAccount) -> Result<Created,
 
 fn insert_key(tx: &Transaction<'_>, key: &NewKey) -> Result<(), Failure> {
     tx.execute(
-        "INSERT INTO api_keys (id, account, name, hash, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO api_keys (id, account, name, hash, created_ms, scopes, expires_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         params![
             key.id.as_str(),
             key.account.0,
             key.name,
             key.hash.as_str(),
-            ms(key.now)
+            ms(key.now),
+            key.scopes.to_string(),
+            key.expires.map(ms)
         ],
     )
     .map(|_| ())
@@ -382,22 +539,73 @@ fn list_revoked(tx: &Transaction<'_>, revoked: &Revoked, now: Time) -> Result<()
     Ok(())
 }
 
+/// Whether the account of a key has shut out this agent.
+fn is_disabled(tx: &Transaction<'_>, key: &KeyId, agent: &AgentId) -> Result<bool, Failure> {
+    tx.prepare_cached(
+        "SELECT agents.disabled_ms IS NOT NULL FROM agents
+         JOIN api_keys ON api_keys.account = agents.account
+         WHERE api_keys.id = ?1 AND agents.agent = ?2",
+    )
+    .and_then(|mut found| {
+        found
+            .query_row(params![key.as_str(), agent.0], |row| row.get(0))
+            .optional()
+    })
+    .map(Option::unwrap_or_default)
+    .map_err(failure)
+}
+
+/// Notes that a token was bought for an agent; with a new one, forgets those that are long gone.
+fn remember_agent(
+    tx: &Transaction<'_>,
+    account: AccountId,
+    agent: &AgentId,
+    now: Time,
+) -> Result<(), Failure> {
+    let known = tx
+        .prepare_cached("UPDATE agents SET last_ms = ?3 WHERE account = ?1 AND agent = ?2")
+        .and_then(|mut seen| seen.execute(params![account.0, agent.0, ms(now)]))
+        .map_err(failure)?;
+    if known == 1 {
+        return Ok(());
+    }
+    tx.execute(
+        "INSERT INTO agents (account, agent, first_ms, last_ms) VALUES (?1, ?2, ?3, ?3)",
+        params![account.0, agent.0, ms(now)],
+    )
+    .map_err(failure)?;
+    let gone = Time(now.0.saturating_sub(AGENT_MS_KEPT));
+    tx.execute(
+        "DELETE FROM agents WHERE account = ?1 AND last_ms < ?2 AND disabled_ms IS NULL",
+        params![account.0, ms(gone)],
+    )
+    .map(|_| ())
+    .map_err(failure)
+}
+
+/// Of the columns [`KEY_COLUMNS`], which stand first.
 fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
     let id: String = row.get(0)?;
-    let maybe = |column| match row.get_ref(column)? {
+    let scopes: String = row.get(5)?;
+    Ok(KeyRow {
+        id: id.parse().map_err(|_| rusqlite::Error::InvalidQuery)?,
+        name: row.get(1)?,
+        created: time(row, 2)?,
+        last_used: time_or_none(row, 3)?,
+        revoked: time_or_none(row, 4)?,
+        scopes: scopes.parse().map_err(|()| rusqlite::Error::InvalidQuery)?,
+        expires: time_or_none(row, 6)?,
+    })
+}
+
+fn time_or_none(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Time>> {
+    match row.get_ref(column)? {
         rusqlite::types::ValueRef::Null => Ok(None),
         rusqlite::types::ValueRef::Integer(_)
         | rusqlite::types::ValueRef::Real(_)
         | rusqlite::types::ValueRef::Text(_)
         | rusqlite::types::ValueRef::Blob(_) => time(row, column).map(Some),
-    };
-    Ok(KeyRow {
-        id: id.parse().map_err(|_| rusqlite::Error::InvalidQuery)?,
-        name: row.get(1)?,
-        created: time(row, 2)?,
-        last_used: maybe(3)?,
-        revoked: maybe(4)?,
-    })
+    }
 }
 
 fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Time> {
@@ -514,7 +722,10 @@ pub(super) fn failure(error: rusqlite::Error) -> Failure {
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_accounts.sql"),
     include_str!("../migrations/0002_revocations.sql"),
+    include_str!("../migrations/0003_standing.sql"),
 ];
+/// What [`key_row`] reads.
+const KEY_COLUMNS: &str = "id, name, created_ms, last_used_ms, revoked_ms, scopes, expires_ms";
 /// Beyond it requests are told that the store is unavailable, at once.
 const JOBS_WAITING_MAX: usize = 1_024;
 /// Only another process (a backup, a shell) can hold the lock.
@@ -545,6 +756,7 @@ mod tests {
         let account = NewAccount {
             id: AccountId([1; 16]),
             email: Email::parse("alice@example.org").unwrap(),
+            name: String::new(),
             password: Hashed::from_stored("hash".to_owned()),
             now: Time(1),
         };
@@ -594,6 +806,7 @@ mod tests {
             [
                 "4e16c6179d20022c6489b6aeb33da05e7c4e5b152e546317679125eabb845f02",
                 "49521e0c2e685454aff2f874676dd267f5b846f62985e7936156c432108be61d",
+                "9a85999b1582161dc56c1f1cb5b8394df9652b355d8d5b3246ad8156572ccb26",
             ]
         );
     }

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should say where"
 )]
 
+mod accounts;
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../../../api/src/store/postgres/cluster.rs"]
 mod cluster;

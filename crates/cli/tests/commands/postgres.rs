@@ -42,7 +42,7 @@ fn a_server_moves_from_its_file_to_postgres_and_its_keys_go_on() {
         .json();
     assert_eq!(
         (&schema["migrations_before"], &schema["migrations"]),
-        (&0.into(), &2.into())
+        (&0.into(), &3.into())
     );
     let running = told(&machine, &database, &transfer);
     assert_eq!(running.code, 2);
@@ -60,8 +60,7 @@ fn a_server_moves_from_its_file_to_postgres_and_its_keys_go_on() {
     );
     let moved = told(&machine, &database, &transfer).ok();
 
-    let counts =
-        serde_json::json!({"accounts": 1, "keys": 2, "usage": moved.json()["source"]["usage"]});
+    let counts = serde_json::json!({"accounts": 1, "keys": 2, "agents": 0, "usage": moved.json()["source"]["usage"]});
     assert_eq!(moved.json()["target_after"], counts);
     assert_eq!(moved.json()["signing_key"], "not moved");
     assert!(

@@ -55,8 +55,8 @@ async fn follow_one(
         if std::mem::take(&mut is_lost) {
             info!("the token issuer says again what it has revoked");
         }
-        for revoked in said.revoked {
-            if door.revoke(revoked).await.is_err() {
+        for revocation in said.revoked {
+            if door.revoke(revocation).await.is_err() {
                 return;
             }
         }

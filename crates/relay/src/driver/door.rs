@@ -11,7 +11,7 @@ use std::{
 use skytale_slim::Routed;
 use skytale_wire::{
     frame::{Closing, ToRelay, Traffic},
-    http::Revoked,
+    http::Revocation,
     id::MessageId,
     refusal::Refusal,
 };
@@ -112,8 +112,8 @@ impl Door {
     }
 
     /// Ends what was let in by whom an issuer has shut out, and lets nothing of it in any more.
-    pub(crate) async fn revoke(&self, revoked: Revoked) -> Result<(), Stopped> {
-        self.send(Arrival::Input(Input::Revoked(revoked))).await
+    pub(crate) async fn revoke(&self, revocation: Revocation) -> Result<(), Stopped> {
+        self.send(Arrival::Input(Input::Revoked(revocation))).await
     }
 
     /// What the driver says about itself: that it answers at all is half of what readiness asks.

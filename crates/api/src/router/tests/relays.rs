@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use skytale_wire::{
-    http::{RelaySignature, Revocations, Revoked},
+    http::{RelaySignature, Revocation, Revocations, Revoked},
     id::{Digest, RelayKey, Signed},
     statement,
     token::KeyId,
@@ -123,7 +123,11 @@ async fn a_relay_hears_of_a_revoked_key_while_it_waits() {
 
     assert_eq!(revoked, StatusCode::NO_CONTENT);
     let said = said.unwrap();
-    assert_eq!(said.revoked, [Revoked::Key(key_id(&alice.key.id))]);
+    let revocation = Revocation {
+        revoked: Revoked::Key(key_id(&alice.key.id)),
+        at_ms: NOW.0,
+    };
+    assert_eq!(said.revoked, [revocation]);
     assert!(said.next > first.next);
     // Who asks for everything gets it as long as a token could live.
     assert_eq!(house.revocations("/v1/revocations").await, said);

@@ -46,7 +46,7 @@ async fn a_key_buys_a_token_for_slim_that_names_no_key() {
 
     let answer: TokenAnswer = house.token(alice.key(), body).await.read();
 
-    let claims = Verifier::new(Audience::Relay(relay()), &house.app.signer.public_keys())
+    let claims = Verifier::new(Audience::Relay(relay()), &house.app.keys.public(NOW))
         .unwrap()
         .verify(answer.token.expose(), NOW)
         .unwrap();

@@ -7,6 +7,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode},
 };
+use skytale_wire::token::Scopes;
 use tower::ServiceExt as _;
 
 use super::{
@@ -46,6 +47,7 @@ fn person(n: u8, email: &str) -> NewAccount {
     NewAccount {
         id: AccountId([n; 16]),
         email: Email::parse(email).unwrap(),
+        name: String::new(),
         password: Hashed::from_stored("hash".to_owned()),
         now: NOW,
     }
@@ -57,6 +59,8 @@ fn key(id: &str) -> NewKey {
         account: AccountId([1; 16]),
         name: "ci".to_owned(),
         hash: Hashed::from_stored("hash".to_owned()),
+        scopes: Scopes::all(),
+        expires: None,
         now: NOW,
     }
 }
@@ -276,14 +280,15 @@ async fn exchanges_at_once_are_all_counted() {
             let store = Arc::clone(&store);
             let month = "2026-11".to_owned();
             tokio::spawn(async move {
+                let agent = Some(AgentId([7; 32]));
                 store
-                    .count_exchange("abcdefgh".parse().unwrap(), month, NOW)
+                    .count_exchange("abcdefgh".parse().unwrap(), agent, month, NOW)
                     .await
             })
         })
         .collect();
     for tried in tries {
-        assert!(tried.await.unwrap().unwrap());
+        assert_eq!(tried.await.unwrap().unwrap(), Exchange::Counted);
     }
 
     let usage = store.usage(AccountId([1; 16])).await.unwrap();
@@ -342,7 +347,7 @@ async fn what_is_revoked_at_once_gets_its_places_in_the_order_in_which_it_is_see
     assert!(revoking.await.unwrap().unwrap());
     let all = store.revocations(None, Time(0), 9).await.unwrap();
     let second = Revoked::Key("secondky".parse().unwrap());
-    let revoked: Vec<_> = all.into_iter().map(|(_, revoked)| revoked).collect();
+    let revoked: Vec<_> = all.into_iter().map(|(_, it)| it.revoked).collect();
     assert_eq!(revoked, [first, second]);
 }
 
@@ -362,7 +367,7 @@ async fn servers_that_start_together_migrate_once_and_all_come_up() {
     }
 
     let applied = "SELECT number, applied_ms FROM skytale_migrations ORDER BY number";
-    let once = format!("1|{0}\n2|{0}", NOW.0);
+    let once = format!("1|{0}\n2|{0}\n3|{0}", NOW.0);
     assert_eq!(cluster.ask(&database, applied), once);
 }
 
@@ -396,9 +401,9 @@ async fn without_migrating_a_server_starts_only_on_a_schema_that_is_whole() {
     let url = database.url.clone().into();
     let clock = Clock::from_fn(|| NOW);
     let schema = crate::migrate::schema(&url, &clock).await.unwrap();
-    assert_eq!((schema.before, schema.now), (0, 2));
+    assert_eq!((schema.before, schema.now), (0, 3));
     let again = crate::migrate::schema(&url, &clock).await.unwrap();
-    assert_eq!((again.before, again.now), (2, 2));
+    assert_eq!((again.before, again.now), (3, 3));
     open_with(&database.url, Migrations::Demand).await.unwrap();
 }
 

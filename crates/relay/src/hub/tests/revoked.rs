@@ -3,8 +3,8 @@
 use skytale_slim::{Generation, Pattern};
 use skytale_wire::{
     frame::ToAgent,
-    http::Revoked,
-    id::{AgentId, MessageId},
+    http::{Revocation, Revoked},
+    id::{AgentId, MessageId, Time},
     refusal::Refusal,
     token::{AccountId, KeyId, LIFETIME_MS_MAX},
 };
@@ -22,7 +22,19 @@ fn payer(account: AccountId, id: &str) -> Payer {
     Payer {
         account: account.to_string(),
         key: Some(key(id)),
+        issued: START,
     }
+}
+
+fn revoked(what: Revoked) -> Input {
+    revoked_at(what, START)
+}
+
+fn revoked_at(revoked: Revoked, at: Time) -> Input {
+    Input::Revoked(Revocation {
+        revoked,
+        at_ms: at.0,
+    })
 }
 
 fn paid(payer: Payer) -> Right {
@@ -59,7 +71,7 @@ fn a_revoked_key_closes_its_lines_and_streams_and_no_others() {
     house.answer_all();
     let slim = stream(&mut house, payer(ACCOUNT, "key1key1"));
 
-    house.handle(Input::Revoked(Revoked::Key(key("key1key1"))));
+    house.handle(revoked(Revoked::Key(key("key1key1"))));
 
     assert_eq!(closed(&house, [hers, his, slim]), [true, false, true]);
     // What the door had let in just before it heard comes too late.
@@ -76,7 +88,7 @@ fn a_renewal_with_a_revoked_key_is_refused() {
     let conn = house.opening(&alice, paid(payer(ACCOUNT, "key1key1")));
     house.answer_all();
     house.news(conn);
-    house.handle(Input::Revoked(Revoked::Key(key("key2key2"))));
+    house.handle(revoked(Revoked::Key(key("key2key2"))));
 
     house.handle(Input::Renewed {
         conn,
@@ -97,22 +109,47 @@ fn an_agent_that_is_shut_out_is_so_for_its_account_only() {
     let his = house.opening(&bob, paid(payer(ACCOUNT, "key1key1")));
     house.answer_all();
     let slim = stream(&mut house, payer(ACCOUNT, "key1key1"));
-    let shut = |account, agent: AgentId| Input::Revoked(Revoked::Agent { account, agent });
+    let shut = |account, agent: AgentId| revoked(Revoked::Agent { account, agent });
 
     house.handle(shut(other, alice.id));
     assert_eq!(closed(&house, [hers, his, slim]), [false; 3]);
     house.handle(shut(ACCOUNT, alice.id));
 
     assert_eq!(closed(&house, [hers, his, slim]), [true, false, false]);
-    house.handle(Input::Revoked(Revoked::Account(ACCOUNT)));
+    house.handle(revoked(Revoked::Account(ACCOUNT)));
     assert_eq!(closed(&house, [hers, his, slim]), [true; 3]);
+}
+
+#[test]
+fn who_is_let_in_again_gets_in_with_a_token_of_later() {
+    let [alice, ..] = people();
+    let mut house = House::new();
+    let out = Revoked::Agent {
+        account: ACCOUNT,
+        agent: alice.id,
+    };
+    house.handle(revoked_at(out.clone(), START.plus(1_000)));
+    let issued = |at| Payer {
+        issued: START.plus(at),
+        ..payer(ACCOUNT, "key1key1")
+    };
+
+    let early = house.opening(&alice, paid(issued(1_000)));
+    let later = house.opening(&alice, paid(issued(2_000)));
+
+    assert_eq!(closed(&house, [early, later, later]), [true, false, false]);
+    // A relay that asks for the whole hour again hears it again.
+    house.handle(revoked_at(out.clone(), START.plus(1_000)));
+    assert_eq!(closed(&house, [early, later, later]), [true, false, false]);
+    house.handle(revoked_at(out, START.plus(3_000)));
+    assert!(closed(&house, [later; 3])[0]);
 }
 
 #[test]
 fn what_no_token_can_outlive_is_forgotten() {
     let [alice, ..] = people();
     let mut house = House::new();
-    house.handle(Input::Revoked(Revoked::Account(ACCOUNT)));
+    house.handle(revoked(Revoked::Account(ACCOUNT)));
     assert!(!house.hub.shut.is_empty());
 
     house.wait(2 * LIFETIME_MS_MAX);

@@ -1,0 +1,61 @@
+//! The agents of an account: those for which it has bought tokens, and which of them it has shut out.
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::StatusCode,
+};
+use skytale_wire::{
+    http::{Agent, Agents, SetAgent},
+    id::AgentId,
+};
+
+use crate::{
+    api_keys::Page, body::Body, caller::Caller, clock::rfc3339, problem::Refusal, router::App,
+    store::AgentRow,
+};
+
+pub(crate) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(page): Query<Page>,
+) -> Result<Json<Agents>, Refusal> {
+    let account = caller.reader()?;
+    let (after, limit) = page.read::<AgentId>("after must be an agent's id")?;
+    let rows = app.store.agents(account, after, limit).await?;
+    let full = u32::try_from(rows.len()).is_ok_and(|count| count == limit);
+    let next = rows.last().filter(|_| full).map(|row| row.id);
+    let agents = rows.iter().map(shown).collect();
+    Ok(Json(Agents { agents, next }))
+}
+
+/// `PUT /v1/agents/{id}`. Somebody else's agent is not found rather than forbidden.
+pub(crate) async fn set(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Body(wish): Body<SetAgent>,
+) -> Result<StatusCode, Refusal> {
+    let account = caller.warden()?;
+    let id: AgentId = id.parse().map_err(|_| Refusal::NOT_FOUND)?;
+    let found = if wish.disabled {
+        let now = app.clock.now();
+        app.store.disable_agent(account, id, now).await?
+    } else {
+        app.store.enable_agent(account, id).await?
+    };
+    if !found {
+        return Err(Refusal::NOT_FOUND);
+    }
+    app.revoked.notify_waiters();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn shown(row: &AgentRow) -> Agent {
+    Agent {
+        id: row.id,
+        first_seen_at: rfc3339(row.first),
+        last_seen_at: rfc3339(row.last),
+        disabled_at: row.disabled.map(rfc3339),
+    }
+}
