@@ -108,26 +108,64 @@ def auc_with_interval(
     labels, scores, lines = labels[known], scores[known], lines[known]
     if len(np.unique(labels)) < 2:
         return None
-    rng = np.random.default_rng(seed)
     by_class = [np.unique(lines[labels == label]) for label in (0, 1)]
-    measure = _WeightedAuc(labels, scores)
-    drawn = []
-    for _ in range(rounds):
+
+    def drawn(rng: np.random.Generator) -> np.ndarray:
         weights = np.zeros(len(labels))
         for label, of_class in enumerate(by_class):
-            times = np.bincount(
-                rng.integers(len(of_class), size=len(of_class)), minlength=len(of_class)
-            )
             inside = labels == label
-            weights[inside] = times[np.searchsorted(of_class, lines[inside])]
-        drawn.append(measure(weights))
-    low, high = np.quantile(drawn, [0.025, 0.975])
+            weights[inside] = _times(rng, len(of_class))[np.searchsorted(of_class, lines[inside])]
+        return weights
+
+    answer = _with_interval(labels, scores, drawn, rounds, seed)
+    return answer | {"lines": [len(of_class) for of_class in by_class]}
+
+
+def auc_with_interval_of_pairs(
+    labels: np.ndarray, scores: np.ndarray, tables: np.ndarray, rounds: int = 1_000, seed: int = 1
+) -> dict | None:
+    """The same for pairs of lines, when whole tables are drawn again: `tables` names for each pair
+    those of its two lines.
+
+    A pair is no unit of its own. It shares its lines with other pairs, and what two lines have in
+    common by chance, such as how their phases lie to each other, is in every window of theirs. A
+    pair of strangers counts as often as both of its tables were drawn.
+    """
+    known = ~np.isnan(scores)
+    labels, scores, tables = labels[known], scores[known], tables[known]
+    if len(np.unique(labels)) < 2:
+        return None
+    names, places = np.unique(tables, return_inverse=True)
+    places = places.reshape(-1, 2)
+
+    def drawn(rng: np.random.Generator) -> np.ndarray:
+        times = _times(rng, len(names))[places]
+        return np.where(labels == 1, times[:, 0], times.prod(axis=1)).astype(float)
+
+    answer = _with_interval(labels, scores, drawn, rounds, seed)
+    return answer | {"tables": len(names)}
+
+
+def _times(rng: np.random.Generator, count: int) -> np.ndarray:
+    """How often each of so many is drawn when as many are drawn with putting back."""
+    return np.bincount(rng.integers(count, size=count), minlength=count)
+
+
+def _with_interval(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    drawn: Callable[[np.random.Generator], np.ndarray],
+    rounds: int,
+    seed: int,
+) -> dict:
+    rng = np.random.default_rng(seed)
+    measure = _WeightedAuc(labels, scores)
+    low, high = np.quantile([measure(drawn(rng)) for _ in range(rounds)], [0.025, 0.975])
     return {
         "auc": round(measure(np.ones(len(labels))), 4),
         "low": round(float(low), 4),
         "high": round(float(high), 4),
         "windows": [int((labels == 0).sum()), int((labels == 1).sum())],
-        "lines": [len(of_class) for of_class in by_class],
     }
 
 

@@ -153,7 +153,7 @@ def attacked(
 def pairs(runs: list[Run], length: int) -> dict:
     """Two lines: do they talk to each other? Those that do not are working lines of other tables."""
     rng = np.random.default_rng(length)
-    rows, labels, in_run, of_pair = [], [], [], []
+    rows, labels, in_run, at_tables = [], [], [], []
     for number, run in enumerate(runs):
         talking: dict[float, list[Window]] = defaultdict(list)
         for start in starts(run.seconds, length, rng):
@@ -177,17 +177,17 @@ def pairs(runs: list[Run], length: int) -> dict:
                     rows.append(compared(series[a], series[b]))
                     labels.append(label)
                     in_run.append(number)
-                    of_pair.append((run.name, those[a].line.number, those[b].line.number))
+                    at_tables += [(run.name, those[it].line.table) for it in (a, b)]
     if len(set(labels)) < 2:
         return {}
     known, answers = np.array(rows), np.array(labels)
-    clusters = numbered(of_pair)
+    tables = numbered(at_tables).reshape(-1, 2)
     # Without learning: the highest correlation of what one sends with what the other gets.
     plain = known[:, 0].copy()
     learned = attackers.scores_elsewhere(attackers.trees, known, answers, np.array(in_run))
     return {
-        "plain": attackers.auc_with_interval(answers, plain, clusters),
-        "learned": attackers.auc_with_interval(answers, learned, clusters),
+        "plain": attackers.auc_with_interval_of_pairs(answers, plain, tables),
+        "learned": attackers.auc_with_interval_of_pairs(answers, learned, tables),
     }
 
 

@@ -1,5 +1,8 @@
 //! Who sits where: which agents share a channel and what they do there.
 
+use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand_chacha::ChaCha8Rng;
+
 /// What an agent does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Workload {
@@ -56,7 +59,11 @@ pub(crate) struct Seat {
 
 /// Gives out at most `agents` places. To each table at which something is done there is one of the
 /// same size at which nothing is, so that nothing else tells them apart.
-pub(crate) fn deal(agents: usize, workloads: &[Workload]) -> Vec<Seat> {
+///
+/// Whom chance gives which number: agents come in by their numbers, and the relay's threads take lines
+/// in turn, so that lines which came one after another have small delays in common, or have not. Were
+/// those of a table neighbours, that would look as if they talked.
+pub(crate) fn deal(agents: usize, workloads: &[Workload], seed: u64) -> Vec<Seat> {
     let mut seats: Vec<Seat> = Vec::new();
     let mut table = 0;
     for busy in workloads.iter().cycle() {
@@ -76,5 +83,19 @@ pub(crate) fn deal(agents: usize, workloads: &[Workload]) -> Vec<Seat> {
             table += 1;
         }
     }
-    seats
+    shuffled(&seats, seed)
+}
+
+fn shuffled(seats: &[Seat], seed: u64) -> Vec<Seat> {
+    let mut numbers: Vec<usize> = (0..seats.len()).collect();
+    numbers.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    let mut dealt = seats.to_vec();
+    for (seat, number) in seats.iter().zip(&numbers) {
+        let peers = seat.peers.iter().map(|peer| numbers[*peer]).collect();
+        dealt[*number] = Seat {
+            peers,
+            ..seat.clone()
+        };
+    }
+    dealt
 }

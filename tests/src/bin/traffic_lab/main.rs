@@ -60,7 +60,7 @@ fn main() {
     let servers = runtime(2);
     // Apart from everything else, so that instants are noted when datagrams come.
     let watching = runtime(1);
-    let seats = deal::deal(order.agents, &order.workloads);
+    let seats = deal::deal(order.agents, &order.workloads, order.seed);
     let house = servers.block_on(House::open(seats.len()));
     let lines: Vec<Line> = seats
         .iter()
