@@ -61,7 +61,7 @@ fn a_context_changes_its_key_and_goes_on() {
 #[test]
 fn an_agent_is_shut_out_and_let_in_again() {
     let machine = Machine::new();
-    let _up = machine.up();
+    let up = machine.up();
     machine.two_agents();
     let coder = machine.run("whoami --as coder --json").ok().json();
     let id = coder["id"].as_str().unwrap();
@@ -80,8 +80,9 @@ fn an_agent_is_shut_out_and_let_in_again() {
     // Tokens count whole seconds: one of the second in which it was shut out does not count.
     let back = || machine.say("back\n", "send acme/ops/plan --as coder --timeout 20");
     assert!((0..100).any(|_| back().code == 0), "{:?}", back());
-    let nobody = machine.run(&format!("agents disable {}", "0".repeat(64)));
-    assert_eq!(nobody.code, 3, "{nobody:?}");
+    alice(&machine, &up.text("api"));
+    let theirs = machine.run(&format!("agents disable {id} --context theirs"));
+    assert_eq!(theirs.code, 3, "{theirs:?}");
 }
 
 #[test]
