@@ -26,7 +26,7 @@ use skytale_relay::{
 use skytale_sdk::Config;
 use skytale_wire::http::RelayAt;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -121,8 +121,9 @@ pub(crate) async fn api(
         pid: std::process::id(),
     };
     let mut parts = vec![Part::api(api)];
+    let signals = Signals::listen()?;
     output.result(&started, || format!("  api    {}", started.api))?;
-    serve(&mut parts, output).await
+    serve(&mut parts, signals, output).await
 }
 
 /// `skytale relay`.
@@ -156,6 +157,7 @@ pub(crate) async fn relay(
         pid: std::process::id(),
     };
     let mut parts = vec![Part::relay(relay)];
+    let signals = Signals::listen()?;
     output.result(&started, || {
         format!(
             "  relay  {}\n{}  health {}/readyz",
@@ -164,7 +166,7 @@ pub(crate) async fn relay(
             started.health
         )
     })?;
-    serve(&mut parts, output).await
+    serve(&mut parts, signals, output).await
 }
 
 /// The door for gRPC as it is wished for.
@@ -348,14 +350,38 @@ impl Part {
     }
 }
 
-/// Runs until a signal comes, then ends the parts together. A second signal ends at once.
-pub(crate) async fn serve(parts: &mut Vec<Part>, output: Output) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What tells a server to end.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on signals are taken and kept. Before anybody is told that the servers run: who
+    /// hears it may end them at once.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Runs until a signal comes, then ends the parts together. A second signal ends at once.
+pub(crate) async fn serve(
+    parts: &mut Vec<Part>,
+    mut signals: Signals,
+    output: Output,
+) -> Result<(), Failure> {
+    signals.next().await;
     output.say("stopping: what has begun is finished first; once more stops at once");
     let stopping = parts.drain(..).map(|part| tokio::spawn(part.stop()));
     let stopping: Vec<_> = stopping.collect();
@@ -368,13 +394,8 @@ pub(crate) async fn serve(parts: &mut Vec<Part>, output: Output) -> Result<(), F
         ended = tokio::time::timeout(DRAIN_MAX, stopped) => {
             ended.map_err(|_| Failure::timeout("not everything was finished in ten seconds"))
         }
-        _ = terminate.recv() => Err(at_once()),
-        _ = interrupt.recv() => Err(at_once()),
+        () = signals.next() => Err(Failure::failed("stopped at once")),
     }
-}
-
-fn at_once() -> Failure {
-    Failure::failed("stopped at once")
 }
 
 /// Or with `_FILE` behind it.

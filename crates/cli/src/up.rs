@@ -24,7 +24,7 @@ use crate::{
     context::{self, LOCAL},
     exit::Failure,
     output::Output,
-    servers::{self, Part, reachable},
+    servers::{self, Part, Signals, reachable},
 };
 
 #[derive(Debug, Serialize)]
@@ -110,11 +110,12 @@ pub(crate) async fn run(
     )?;
 
     let mut parts = vec![Part::api(api), Part::relay(relay)];
+    let signals = Signals::listen()?;
     output.result(&started, || described(&started))?;
     if public.is_none() {
         output.say("only this machine can reach the relay; --public-addr lets others join");
     }
-    servers::serve(&mut parts, output).await
+    servers::serve(&mut parts, signals, output).await
 }
 
 fn described(started: &Started) -> String {
