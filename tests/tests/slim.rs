@@ -361,14 +361,21 @@ fn what_was_lost_on_the_way_comes_from_the_archive_when_its_sender_is_gone() {
 #[test]
 fn probes_find_a_healthy_port_and_what_it_serves() {
     let port = Port::ours();
-
-    let found = probe(port.url());
-
     let serving = json!({
         "": "SERVING",
         "dataplane.proto.v1.DataPlaneService": "SERVING",
         "no.such.Service": "NOT_FOUND",
     });
+
+    // Health is looked at now and then, so it is said a moment after the port is open.
+    let mut found = probe(port.url());
+    for _ in 0..30 {
+        if found["health"] == serving {
+            break;
+        }
+        found = probe(port.url());
+    }
+
     assert_eq!(found["health"], serving);
     assert_eq!(found["watched"], "SERVING");
     for version in ["v1", "v1alpha"] {

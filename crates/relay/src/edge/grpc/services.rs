@@ -49,7 +49,7 @@ async fn report(mut reporter: HealthReporter, watched: Watched, ending: Cancella
         tokio::select! {
             () = ending.cancelled() => {}
             () = watched.draining.cancelled(), if said == Some(true) => {}
-            () = sleep(LOOK_INTERVAL) => {}
+            () = sleep(if ready { LOOK_INTERVAL } else { UNREADY_INTERVAL }) => {}
         }
     }
     // Ends the streams of those who watch.
@@ -67,6 +67,8 @@ async fn say(reporter: &HealthReporter, status: ServingStatus) {
 /// The relay as a whole, and what SLIM's clients call.
 const SERVICES: [&str; 2] = ["", "dataplane.proto.v1.DataPlaneService"];
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A relay that starts is ready within moments, and whoever waits for it should not wait for us.
+const UNREADY_INTERVAL: Duration = Duration::from_millis(50);
 /// The name of a service or a symbol.
 const REQUEST_BYTES_MAX: usize = 4_096;
 const DESCRIPTORS_ARE_OURS: &str = "the descriptors are made by our build";
