@@ -160,7 +160,13 @@ def _with_interval(
 ) -> dict:
     rng = np.random.default_rng(seed)
     measure = _WeightedAuc(labels, scores)
-    low, high = np.quantile([measure(drawn(rng)) for _ in range(rounds)], [0.025, 0.975])
+    values: list[float] = []
+    while len(values) < rounds:
+        weights = drawn(rng)
+        # Of few tables sometimes none are drawn that have strangers with each other.
+        if weights[labels == 0].any() and weights[labels == 1].any():
+            values.append(measure(weights))
+    low, high = np.quantile(values, [0.025, 0.975])
     return {
         "auc": round(measure(np.ones(len(labels))), 4),
         "low": round(float(low), 4),
