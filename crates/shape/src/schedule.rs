@@ -3,16 +3,20 @@
 //! This is the wall that hides activity. Nothing here takes a frame, a length or a queue, so nothing
 //! that is said can move a slot.
 //!
-//! The rate divides time into equal intervals with one slot each. On the grid all slots have the
-//! same place in their intervals, drawn once. Jittered, each has its own, drawn evenly; and now and
-//! then an *episode*: `k` intervals in which nothing leaves, and then their `k` slots a few
-//! milliseconds apart within the last. The mean rate stays exactly what it was.
+//! The rate divides time into equal intervals with one slot each. Even, the first half of each
+//! interval is room for its slot, which is drawn evenly within; where the first interval begins is
+//! drawn once. Jittered, the whole interval is room; and now and then an *episode*: `k` intervals in
+//! which nothing leaves, and then their `k` slots a few milliseconds apart within the last. The mean
+//! rate stays exactly what it was.
 //!
 //! ```text
 //! interval  |       |       |       |       |       |       |
-//! grid      |  x    |  x    |  x    |  x    |  x    |  x    |
+//! even      |  x    |x      | x     |  x    |x      | x     |
 //! jittered  |    x  |x      |       |       |  xxx  |      x|      an episode of three
 //! ```
+//!
+//! Always in the same place, even slots would show by which few milliseconds a busy program is
+//! late with them.
 //!
 //! The schedule has a time of its own, which follows the clock it is shown but never goes back and
 //! never leaps: see [`Schedule::advance`].
@@ -69,7 +73,10 @@ pub(crate) struct Due {
 }
 
 enum Pattern {
-    Grid,
+    Even {
+        /// Where the room of the next slot begins.
+        room: u64,
+    },
     Jittered {
         bank: u32,
         /// Where the first interval begins that has no slot yet.
@@ -82,7 +89,7 @@ enum Pattern {
 
 impl Schedule {
     /// The schedule of a shape, beginning now.
-    pub(crate) fn new(shape: &Shape, rng: ChaCha8Rng, now: Micros) -> Self {
+    pub(crate) fn new(shape: &Shape, mut rng: ChaCha8Rng, now: Micros) -> Self {
         let interval = slot_interval(shape.millislots());
         let jittered = |bank| Pattern::Jittered {
             bank,
@@ -90,23 +97,23 @@ impl Schedule {
             burst: 0,
             apart_max: 0,
         };
+        let pattern = match shape.mode() {
+            Mode::Constant => Pattern::Even {
+                room: rng.random_range(0..interval),
+            },
+            // There the bank is the depth of the token bucket.
+            Mode::Immediate => jittered(0),
+            Mode::Padded | Mode::Adaptive => jittered(shape.bank()),
+        };
         let mut schedule = Self {
             rng,
             interval,
-            pattern: match shape.mode() {
-                Mode::Constant => Pattern::Grid,
-                // There the bank is the depth of the token bucket.
-                Mode::Immediate => jittered(0),
-                Mode::Padded | Mode::Adaptive => jittered(shape.bank()),
-            },
+            pattern,
             time: 0,
             clock: now,
             next: 0,
         };
-        match schedule.pattern {
-            Pattern::Grid => schedule.next = schedule.rng.random_range(0..interval),
-            Pattern::Jittered { .. } => schedule.step(),
-        }
+        schedule.step();
         schedule
     }
 
@@ -116,7 +123,7 @@ impl Schedule {
     /// machines are late by some milliseconds). What is older is missed: after a suspension the line
     /// goes on as if nothing had been, instead of making up for it. Leaps of the clock, which look
     /// the same, lose whole intervals without drawing their slots, so that even a leap of years
-    /// takes no time, and the grid keeps its phase. A clock that goes back stops the schedule's
+    /// takes no time, and even slots keep to their rooms. A clock that goes back stops the schedule's
     /// time for that one call.
     pub(crate) fn advance(&mut self, now: Micros) -> Due {
         let passed = now.0.saturating_sub(self.clock.0);
@@ -162,15 +169,19 @@ impl Schedule {
 
     /// Goes on to the slot after the next.
     fn step(&mut self) {
-        let Pattern::Jittered {
-            bank,
-            planned,
-            burst,
-            apart_max,
-        } = &mut self.pattern
-        else {
-            self.next += self.interval;
-            return;
+        let (bank, planned, burst, apart_max) = match &mut self.pattern {
+            Pattern::Even { room } => {
+                // Rates end at 200 a second, so a room has some milliseconds at least.
+                self.next = *room + self.rng.random_range(0..self.interval / 2);
+                *room += self.interval;
+                return;
+            }
+            Pattern::Jittered {
+                bank,
+                planned,
+                burst,
+                apart_max,
+            } => (bank, planned, burst, apart_max),
         };
         if *burst > 0 {
             *burst -= 1;
@@ -286,20 +297,27 @@ mod tests {
         }
     }
 
+    /// At four slots a second a room is 125 ms long. Of the 2,400 slots of ten minutes none lies in its
+    /// first millisecond, or none in its last, with a chance of 1e-8.
     #[test]
-    fn the_grid_is_strict_and_only_its_phase_is_chance() {
-        let phases: Vec<u64> = (0..50)
+    fn even_slots_lie_anywhere_in_rooms_that_follow_each_other_strictly() {
+        let beginnings: Vec<u64> = (0..50)
             .map(|seed| {
-                let slots = slots(&mut schedule(Shape::new(Mode::Constant), seed), 60 * SECOND);
-                assert_eq!(slots.len(), 240);
-                assert!(slots.windows(2).all(|pair| pair[1] - pair[0] == 250_000));
-                slots[0]
+                let slots = slots(
+                    &mut schedule(Shape::new(Mode::Constant), seed),
+                    600 * SECOND,
+                );
+                // The last room may reach over the end.
+                assert!((2_399..=2_400).contains(&slots.len()));
+                let places = || (0..).zip(&slots).map(|(at, slot)| slot - at * 250_000);
+                let (first, last) = (places().min().unwrap(), places().max().unwrap());
+                assert!((123_000..125_000).contains(&(last - first)));
+                first
             })
             .collect();
-        assert!(phases.iter().all(|phase| *phase < 250_000));
         // All 50 on one side with a chance of 2e-15 over the choice of seeds.
-        assert!(phases.iter().any(|phase| *phase < 125_000));
-        assert!(phases.iter().any(|phase| *phase >= 125_000));
+        assert!(beginnings.iter().any(|first| *first < 125_000));
+        assert!(beginnings.iter().any(|first| *first >= 125_000));
     }
 
     #[test]
@@ -319,13 +337,19 @@ mod tests {
     }
 
     #[test]
-    fn the_grid_keeps_its_phase_over_a_suspension() {
+    fn even_slots_keep_to_their_rooms_over_a_suspension() {
         let mut schedule = schedule(Shape::new(Mode::Constant), 4);
-        let phase = schedule.next_wake().0;
+        let before = slots(&mut schedule, 600 * SECOND);
 
         schedule.advance(Micros(86_400 * SECOND + 123_456));
+        let after = slots(&mut schedule, 87_000 * SECOND);
 
-        assert_eq!(schedule.next_wake().0 % 250_000, phase);
+        // The room begins less than a millisecond before the first of the first 2,400 places.
+        let places = (0..).zip(&before).map(|(at, slot)| slot - at * 250_000);
+        let first = places.min().unwrap();
+        for slot in before.iter().chain(&after) {
+            assert!((slot + 1_000 - first) % 250_000 < 127_000, "{slot}");
+        }
     }
 
     #[test]
@@ -359,25 +383,26 @@ mod tests {
 
     #[test]
     fn a_slot_that_is_a_little_late_is_served() {
-        let mut schedule = schedule(Shape::new(Mode::Constant).with_rate(200_000).unwrap(), 7);
-        let first = schedule.next_wake().0;
+        // One in 5 ms, in the first half of each.
+        let fast = Shape::new(Mode::Constant).with_rate(200_000).unwrap();
+        let all = slots(&mut schedule(fast, 7), SECOND);
+        let mut late = schedule(fast, 7);
+        let count = |from: u64, to: u64| {
+            let within = all.iter().filter(|slot| (from..=to).contains(*slot));
+            within.count() as u64
+        };
 
-        let due = schedule.advance(Micros(first + LATE_MIN));
-        assert_eq!(
-            due,
-            Due {
-                slots: 5,
-                missed: 0
-            }
-        );
-        let due = schedule.advance(Micros(first + 2 * LATE_MIN + 6_000));
-        assert_eq!(
-            due,
-            Due {
-                slots: 4,
-                missed: 1
-            }
-        );
+        let at = all[0] + LATE_MIN;
+        let due = late.advance(Micros(at));
+        assert_eq!(due.missed, 0);
+        assert_eq!(due.slots, count(0, at));
+        assert!(due.slots >= 4);
+
+        let then = at + LATE_MIN + 12_000;
+        let due = late.advance(Micros(then));
+        assert_eq!(due.slots, count(then - LATE_MIN, then));
+        assert_eq!(due.missed, count(at + 1, then - LATE_MIN - 1));
+        assert!(due.missed >= 2);
     }
 
     /// 1,000,000 draws: each count is binomial, and six standard deviations are missed by one of

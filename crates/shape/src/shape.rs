@@ -33,7 +33,8 @@ pub enum Mode {
     /// Cells of one size leave at instants drawn beforehand, once in each interval, with a
     /// silence and a burst now and then. Frames take the place of cover.
     Adaptive,
-    /// Cells of one size leave on a strict grid, and nothing else ever does.
+    /// Cells of one size leave one by one, each somewhere in the first half of its interval, and nothing
+    /// else ever does.
     Constant,
 }
 
@@ -234,12 +235,12 @@ impl Shape {
     ///
     /// A wait is half the gap that it falls into, and long gaps are fallen into more often: E\[gap²\]
     /// / 2 E\[gap\]. Between two slots drawn evenly within their intervals that is 7/12 of an
-    /// interval; a silence of `k` intervals weighs `k² + 1/6`.
+    /// interval, and drawn within the first halves 25/48; a silence of `k` intervals weighs `k² + 1/6`.
     pub fn mean_wait(&self) -> Duration {
         let interval = slot_interval(self.millislots);
         let micros = match self.mode {
             Mode::Padded | Mode::Immediate => 0,
-            Mode::Constant => interval / 2,
+            Mode::Constant => interval * 25 / 48,
             Mode::Adaptive => {
                 let lengths = 2..=u64::from(self.bank);
                 let count = lengths.clone().count() as u64;
@@ -271,12 +272,12 @@ impl Shape {
 
     /// How long this direction may be silent by its own schedule; `None` where it has none.
     pub fn silence_max(&self) -> Option<Duration> {
-        let intervals = match self.mode {
+        let halves = match self.mode {
             Mode::Padded | Mode::Immediate => return None,
-            Mode::Adaptive => self.bank().max(1) + 1,
-            Mode::Constant => 1,
+            Mode::Adaptive => 2 * (self.bank().max(1) + 1),
+            Mode::Constant => 3,
         };
-        Some(Duration::from_secs(1) * intervals * 1_000 / self.millislots)
+        Some(Duration::from_secs(1) * halves * 500 / self.millislots)
     }
 
     /// Whether a frame of so many bytes would take so many slots that it may leave at once, where
@@ -310,7 +311,7 @@ impl Default for Shape {
 /// | `quiet` | 1, jittered | 4.3 MB/h | 0.67 s | 1.0 KB/s |
 /// | `standard` | 4, jittered | 17.0 MB/h | 0.17 s | 4.2 KB/s |
 /// | `swift` | 16, jittered | 68.2 MB/h | 0.04 s | 16.8 KB/s |
-/// | `maximum` | 4, on a grid | 17.0 MB/h | 0.13 s | 4.2 KB/s |
+/// | `maximum` | 4, even | 17.0 MB/h | 0.13 s | 4.2 KB/s |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Preset {
     /// The cheapest that still hides; a message waits up to a few seconds.
@@ -525,7 +526,7 @@ mod tests {
         let ms = |mode| Shape::new(mode).silence_max().map(|it| it.as_millis());
 
         assert_eq!(ms(Mode::Padded), None);
-        assert_eq!(ms(Mode::Constant), Some(250));
+        assert_eq!(ms(Mode::Constant), Some(375));
         assert_eq!(ms(Mode::Adaptive), Some(2_250));
     }
 
@@ -570,7 +571,7 @@ mod tests {
             (Preset::Quiet, 4_262_400, 671, 1_047),
             (Preset::Standard, 17_049_600, 167, 4_188),
             (Preset::Swift, 68_198_400, 41, 16_752),
-            (Preset::Maximum, 17_049_600, 125, 4_188),
+            (Preset::Maximum, 17_049_600, 130, 4_188),
         ] {
             let shape = preset.shape();
             assert_eq!(shape.idle_bytes_per_hour(), bytes, "{preset:?}");

@@ -156,7 +156,7 @@ fn hours_of_a_slotted_line_look_the_same_whatever_is_said() {
         let (silence, idle) = trace(shape, "nothing");
         assert_eq!(idle.real, 0);
         let slots = HOURS * 3_600 * 4;
-        // Exact up to one episode that is owed at the end; on the grid, the first second's phase.
+        // Exact up to one episode that is owed at the end, or the last room.
         assert!(
             idle.cover.abs_diff(slots) <= u64::from(shape.bank()),
             "{idle:?}"
