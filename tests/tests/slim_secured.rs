@@ -7,11 +7,12 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::mpsc,
+    time::Instant,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use skytale_tests::{
-    processes::{Machine, PATIENCE, Said, Speaker, program},
+    processes::{Machine, PATIENCE, Said, Speaker, finish, program},
     slim::{Mls, StockAgent, python, scripts},
 };
 
@@ -43,19 +44,61 @@ fn stock_agents_with_tokens_meet_behind_tls() {
     alice.hears(session, &["and back"]);
 
     // The token is for names of one team.
-    let other = Command::new(python("slim-3.3.8"))
-        .arg(scripts().join("agent.py"))
-        .args([operator.slim.as_str(), "other/team/carol"])
-        .envs(with)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .output()
-        .unwrap();
-    assert!(!other.status.success());
-    assert_eq!(
-        String::from_utf8_lossy(&other.stdout),
-        "",
-        "it is never ready"
+    let other = operator.refused("other/team/carol", &token);
+    assert_eq!(other, "", "it is never ready");
+}
+
+/// Two keys of one account, a token by each: revoking one ends what it let in and nothing else.
+#[test]
+fn a_stock_agent_whose_key_is_revoked_loses_its_line_and_gets_none_again() {
+    let operator = Operator::open();
+    let person = Machine::new();
+    let wish = format!(
+        "signup --api-url {} --email alice@example.org --password-stdin",
+        operator.api
     );
+    person.say("correct horse battery staple\n", &wish).ok();
+    let kept = operator.token(&person, "kept");
+    let lost = operator.token(&person, "lost");
+    let start = |name: &str, token: &Token| {
+        let with = [
+            ("SKYTALE_SLIM_CA", operator.certificate.as_path()),
+            ("SKYTALE_SLIM_TOKEN", token.file.as_path()),
+        ];
+        StockAgent::start_with("3.3.8", &operator.slim, name, &with)
+    };
+    let mut alice = start("tok/team/alice", &kept);
+    let mut bob = start("tok/team/bob", &lost);
+    let quickly = json!({ "do": "open", "to": bob.name(), "interval_ms": 200, "retries": 3 });
+    let session = alice.order(quickly)["session"].as_u64().unwrap();
+    assert_eq!(bob.invited(), session);
+    alice.publish(session, &["before"]);
+    bob.hears(session, &["before"]);
+
+    person.run(&format!("keys revoke {}", lost.key)).ok();
+
+    // Nobody confirms what she says, as soon as he is gone.
+    let begun = Instant::now();
+    loop {
+        alice.begin_publish(session, &["after"]);
+        if alice.answer().get("failed").is_some() {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "his line goes on");
+    }
+    let again = operator.refused("tok/team/bob", &lost.file);
+    assert_eq!(again, "", "it is never ready");
+    let mut carol = start("tok/team/carol", &kept);
+    let session = alice.open(carol.name(), Mls::On);
+    assert_eq!(carol.invited(), session);
+    alice.publish(session, &["she is still here"]);
+    carol.hears(session, &["she is still here"]);
+}
+
+/// A token that an API key of its own has bought.
+struct Token {
+    key: String,
+    file: PathBuf,
 }
 
 /// API server and relay apart, as `skytale up` would let everybody in on loopback.
@@ -101,6 +144,38 @@ impl Operator {
             _servers: [relay, again],
             _machine: machine,
         }
+    }
+
+    /// A token for a team's names, by a new key of this person's account.
+    fn token(&self, person: &Machine, name: &str) -> Token {
+        let made = person
+            .run(&format!("keys create {name} --json"))
+            .ok()
+            .json();
+        let wish = ["token", "--json", "--slim", "tok/team/*"];
+        let mut command = person.command(program(), &wish);
+        command.env("SKYTALE_API_KEY", made["key"].as_str().unwrap());
+        let bought = finish(command, "").ok().json();
+        let file = person.config().join(format!("{name}.token"));
+        fs::write(&file, bought["token"].as_str().unwrap()).unwrap();
+        Token {
+            key: made["id"].as_str().unwrap().to_owned(),
+            file,
+        }
+    }
+
+    /// What a stock agent says that cannot get in with this token under this name.
+    fn refused(&self, name: &str, token: &Path) -> String {
+        let ran = Command::new(python("slim-3.3.8"))
+            .arg(scripts().join("agent.py"))
+            .args([self.slim.as_str(), name])
+            .env("SKYTALE_SLIM_CA", &self.certificate)
+            .env("SKYTALE_SLIM_TOKEN", token)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .output()
+            .unwrap();
+        assert!(!ran.status.success());
+        String::from_utf8_lossy(&ran.stdout).into_owned()
     }
 }
 
