@@ -16,6 +16,7 @@ pub mod clock;
 pub mod config;
 mod database_url;
 mod error;
+mod hash_threads;
 pub mod migrate;
 mod problem;
 mod relays;
