@@ -110,6 +110,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "9a85999b1582161dc56c1f1cb5b8394df9652b355d8d5b3246ad8156572ccb26",
     ),
     (
+        "crates/api/src/migrations/0004_once.sql",
+        "d0f9f06b5dccef6fe1fd6ebb14adcbcae5927b4717e9f35aadebadc89823b2aa",
+    ),
+    (
         "crates/api/src/migrations/postgres/0001_accounts.sql",
         "c4061a8fe647bdbab2e187e1b472d36d4251ae4f4bfdf8a735cd462294ae3e41",
     ),
@@ -120,6 +124,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     (
         "crates/api/src/migrations/postgres/0003_standing.sql",
         "ffdc2f3c4e842a582efd341a020b2de2f6485a16a968e70430cbf8e0c2e04e8b",
+    ),
+    (
+        "crates/api/src/migrations/postgres/0004_once.sql",
+        "887b10b54916b02779e98c3dd30547e29772c8ff9a9513e2c3c463a308f80f8c",
     ),
     (
         "crates/relay/src/archive/migrations/0001_archive.sql",

@@ -16,13 +16,14 @@ use crate::{
     clock::rfc3339,
     problem::Refusal,
     router::App,
-    secret::Hashed,
-    store::{Email, NewAccount},
+    store::{AccountRow, Email, NewAccount},
     tokens,
+    visitor::{Newcomer, Visitor},
 };
 
 pub(crate) async fn sign_up(
     State(app): State<App>,
+    _: Newcomer,
     Body(wish): Body<SignUp>,
 ) -> Result<(StatusCode, Json<SignedUp>), Refusal> {
     let email = Email::parse(&wish.email).ok_or(Refusal::bad_body(
@@ -53,18 +54,27 @@ pub(crate) async fn sign_up(
 
 pub(crate) async fn sign_in(
     State(app): State<App>,
+    Newcomer(visitor): Newcomer,
     Body(wish): Body<SignIn>,
 ) -> Result<(StatusCode, Json<Session>), Refusal> {
     if wish.password.expose().len() > PASSWORD_BYTES_MAX {
         return Err(Refusal::WRONG_PASSWORD);
     }
-    let stored = match Email::parse(&wish.email) {
-        Some(email) => app.store.login(email).await?,
+    let email = Email::parse(&wish.email);
+    let guess = match &email {
+        Some(email) => Some(app.limits.guess(email, &visitor, app.clock.now())?),
+        None => None,
+    };
+    let stored = match &email {
+        Some(email) => app.store.login(email.clone()).await?,
         None => None,
     };
     let hash = stored.as_ref().map(|(_, hash)| hash);
-    let good = app.hasher.check_password(&wish.password, hash).await?;
-    let (Some((account, _)), true) = (stored, good) else {
+    let checked = app.hasher.check_password(&wish.password, hash).await;
+    if let (Ok(true) | Err(_), Some(guess)) = (checked, guess) {
+        guess.was_not_wrong();
+    }
+    let (Some((account, _)), true) = (stored, checked?) else {
         return Err(Refusal::WRONG_PASSWORD);
     };
     let scopes = [Scope::Account, Scope::Keys].into();
@@ -93,11 +103,12 @@ pub(crate) async fn me(State(app): State<App>, caller: Caller) -> Result<Json<Ac
 pub(crate) async fn change_password(
     State(app): State<App>,
     caller: Caller,
+    visitor: Visitor,
     Body(wish): Body<ChangePassword>,
 ) -> Result<StatusCode, Refusal> {
     let (id, row) = caller.owner()?;
     check_password_length(&wish.new_password)?;
-    check_password(&app, &wish.password, &row.password).await?;
+    check_password(&app, &visitor, &wish.password, &row).await?;
     let new = app.hasher.hash_password(&wish.new_password).await?;
     let now = app.clock.now();
     let changed = app
@@ -114,10 +125,11 @@ pub(crate) async fn change_password(
 pub(crate) async fn delete(
     State(app): State<App>,
     caller: Caller,
+    visitor: Visitor,
     Body(wish): Body<DeleteAccount>,
 ) -> Result<StatusCode, Refusal> {
     let (id, row) = caller.owner()?;
-    check_password(&app, &wish.password, &row.password).await?;
+    check_password(&app, &visitor, &wish.password, &row).await?;
     let now = app.clock.now();
     if !app.store.delete_account(id, row.password, now).await? {
         return Err(Refusal::WRONG_PASSWORD);
@@ -126,12 +138,25 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn check_password(app: &App, password: &Secret, hash: &Hashed) -> Result<(), Refusal> {
+/// In a session too, guesses are counted: it may be a stolen one.
+async fn check_password(
+    app: &App,
+    visitor: &Visitor,
+    password: &Secret,
+    row: &AccountRow,
+) -> Result<(), Refusal> {
     if password.expose().len() > PASSWORD_BYTES_MAX {
         return Err(Refusal::WRONG_PASSWORD);
     }
-    let good = app.hasher.check_password(password, Some(hash)).await?;
-    good.then_some(()).ok_or(Refusal::WRONG_PASSWORD)
+    let guess = app.limits.guess_for(&row.email, visitor, app.clock.now())?;
+    let checked = app
+        .hasher
+        .check_password(password, Some(&row.password))
+        .await;
+    if let Ok(true) | Err(_) = checked {
+        guess.was_not_wrong();
+    }
+    checked?.then_some(()).ok_or(Refusal::WRONG_PASSWORD)
 }
 
 /// What people call something: 1 to 100 characters, none of which steers a terminal.

@@ -23,6 +23,7 @@ use crate::{
     router::App,
     secret::{ApiKey, Kind},
     store::{KeyCreated, KeyRotated, KeyRow, NewKey},
+    visitor::Visitor,
 };
 
 /// `POST /v1/accounts/{id}/keys`: the same as [`create`], with the account spelt out. Somebody
@@ -30,6 +31,7 @@ use crate::{
 pub(crate) async fn create_for(
     State(app): State<App>,
     caller: Caller,
+    visitor: Visitor,
     Path(id): Path<String>,
     Body(wish): Body<MakeKey>,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
@@ -37,22 +39,24 @@ pub(crate) async fn create_for(
     if id.parse() != Ok(maker.account) {
         return Err(Refusal::NOT_FOUND);
     }
-    make(&app, maker, wish).await
+    make(&app, &visitor, maker, wish).await
 }
 
 pub(crate) async fn create(
     State(app): State<App>,
     caller: Caller,
+    visitor: Visitor,
     Body(wish): Body<MakeKey>,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
     let maker = caller.key_maker()?;
-    make(&app, maker, wish).await
+    make(&app, &visitor, maker, wish).await
 }
 
 /// `POST /v1/keys/{id}/rotation`: the new key is as the old one, which goes on for a while or not.
 pub(crate) async fn rotate(
     State(app): State<App>,
     caller: Caller,
+    visitor: Visitor,
     Path(id): Path<String>,
     Body(wish): Body<RotateKey>,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
@@ -72,7 +76,7 @@ pub(crate) async fn rotate(
     if !is_itself && !within(&maker, &old.scopes, expires) {
         return Err(Refusal::BEYOND_THE_KEY);
     }
-    let (key, row) = new_key(&app, &maker, old.name, old.scopes, expires).await?;
+    let (key, row) = new_key(&app, &visitor, &maker, old.name, old.scopes, expires).await?;
     let shown = new_shown(&key, &row);
     let old_ends = now.plus(wish.overlap_s * 1000);
     match app.store.rotate_key(id.clone(), row, old_ends).await? {
@@ -145,6 +149,7 @@ pub(crate) async fn revoke(
 
 async fn make(
     app: &App,
+    visitor: &Visitor,
     maker: KeyMaker,
     wish: MakeKey,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
@@ -176,7 +181,7 @@ async fn make(
     if !within(&maker, &scopes, expires) {
         return Err(Refusal::BEYOND_THE_KEY);
     }
-    let (key, row) = new_key(app, &maker, wish.name, scopes, expires).await?;
+    let (key, row) = new_key(app, visitor, &maker, wish.name, scopes, expires).await?;
     let shown = new_shown(&key, &row);
     match app.store.create_key(row, app.config.live_keys_max).await? {
         KeyCreated::TooMany => Err(Refusal::TOO_MANY_KEYS),
@@ -194,11 +199,14 @@ fn within(maker: &KeyMaker, scopes: &Scopes, expires: Option<Time>) -> bool {
 
 async fn new_key(
     app: &App,
+    visitor: &Visitor,
     maker: &KeyMaker,
     name: String,
     scopes: Scopes,
     expires: Option<Time>,
 ) -> Result<(ApiKey, NewKey), Refusal> {
+    app.limits
+        .new_key(maker.account, visitor, app.clock.now())?;
     let key = ApiKey::generate(Kind::Live);
     let row = NewKey {
         id: key.id().clone(),

@@ -10,7 +10,7 @@ use std::{
 
 use skytale_wire::http::RelayAt;
 
-use crate::{database_url::DatabaseUrl, error::Error};
+use crate::{address::Cidr, database_url::DatabaseUrl, error::Error};
 
 /// The API server's settings: the section `[api]`.
 #[derive(Debug, Clone, confique::Config)]
@@ -62,6 +62,11 @@ pub struct Config {
     #[config(env = "SKYTALE_API_BEHIND_PROXY", default = false)]
     pub behind_proxy: bool,
 
+    /// Proxies whose `X-Forwarded-For` is believed, as addresses or blocks of them. From anybody else
+    /// that header says nothing.
+    #[config(env = "SKYTALE_API_TRUSTED_PROXIES", default = [], parse_env = confique::env::parse::list_by_comma)]
+    pub trusted_proxies: Vec<Cidr>,
+
     /// How long a token lives, at most 3600 seconds.
     #[config(default = 3600)]
     pub token_lifetime_s: u64,
@@ -86,9 +91,18 @@ pub struct Config {
     #[config(default = 10_000)]
     pub request_ms_max: u64,
 
+    /// How long a caller may leave an answer lying before its connection is closed.
+    #[config(default = 10_000)]
+    pub answer_ms_max: u64,
+
     /// Connections held at once; more wait in the system's queue.
     #[config(default = 4_096)]
     pub connections_max: usize,
+
+    /// Connections from one address (IPv6: from one /64) at once; more are closed as they come. Trusted
+    /// proxies may have as many as there are.
+    #[config(env = "SKYTALE_API_CONNECTIONS_PER_ADDRESS_MAX", default = 512)]
+    pub connections_per_address_max: usize,
 
     /// Requests worked on at once; more are told to come back.
     #[config(default = 1_024)]
@@ -97,6 +111,27 @@ pub struct Config {
     /// Passwords and unfamiliar keys that may wait to be hashed; more are told to come back.
     #[config(default = 32)]
     pub hashes_waiting_max: usize,
+
+    /// How many requests a minute may come from one address (IPv6: from one /64) without a good key or
+    /// token: sign-ups, sign-ins, wrong keys.
+    #[config(env = "SKYTALE_API_UNPROVEN_PER_MINUTE_MAX", default = 120)]
+    pub unproven_per_minute_max: u32,
+
+    /// How many wrong passwords an hour are looked at for one e-mail.
+    #[config(env = "SKYTALE_API_WRONG_PASSWORDS_PER_HOUR_MAX", default = 100)]
+    pub wrong_passwords_per_hour_max: u32,
+
+    /// How many requests a second may come with one API key.
+    #[config(env = "SKYTALE_API_KEY_REQUESTS_PER_SECOND_MAX", default = 5_000)]
+    pub key_requests_per_second_max: u32,
+
+    /// How many requests a second may come for one account.
+    #[config(env = "SKYTALE_API_ACCOUNT_REQUESTS_PER_SECOND_MAX", default = 10_000)]
+    pub account_requests_per_second_max: u32,
+
+    /// How many API keys a minute an account may make or rotate.
+    #[config(env = "SKYTALE_API_NEW_KEYS_PER_MINUTE_MAX", default = 200)]
+    pub new_keys_per_minute_max: u32,
 
     /// How long a stopping server lets requests finish.
     #[config(default = 8_000)]
@@ -135,6 +170,7 @@ impl Config {
             "head_bytes_max must be at least 8192"
         } else if [
             self.connections_max,
+            self.connections_per_address_max,
             self.requests_max,
             self.hashes_waiting_max,
             self.body_bytes_max,
@@ -142,6 +178,16 @@ impl Config {
         .contains(&0)
         {
             "limits of zero would refuse everything"
+        } else if [
+            self.unproven_per_minute_max,
+            self.wrong_passwords_per_hour_max,
+            self.key_requests_per_second_max,
+            self.account_requests_per_second_max,
+            self.new_keys_per_minute_max,
+        ]
+        .contains(&0)
+        {
+            "a rate limit of zero would refuse everything: for as good as none, set a large one"
         } else if self.database_connections_max == 0
             || self.database_wait_ms_max == 0
             || self.database_statement_ms_max == 0

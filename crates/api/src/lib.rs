@@ -8,16 +8,21 @@
 //! it is told to stop. Begin reading at `router.rs`: every route is on that page.
 
 mod accounts;
+mod address;
 mod agents;
 mod api_keys;
 mod body;
 mod caller;
 pub mod clock;
 pub mod config;
+mod crowd;
 mod database_url;
 mod error;
 mod hash_threads;
+mod limits;
 pub mod migrate;
+mod once;
+mod patience;
 mod problem;
 mod relays;
 mod router;
@@ -27,7 +32,9 @@ mod signing;
 mod store;
 mod tokens;
 mod usage;
+mod visitor;
 
+pub use address::{BadCidr, Cidr};
 pub use config::Config;
 pub use database_url::DatabaseUrl;
 pub use error::Error;

@@ -17,12 +17,15 @@ use axum::{
 };
 use skytale_wire::http::Readiness;
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     accounts, agents, api_keys,
     clock::Clock,
     config::Config,
+    limits::Limits,
+    once::{self, Secrets},
     problem::{self, Refusal},
     relays,
     secret::{Hasher, random},
@@ -51,6 +54,7 @@ pub(crate) fn routes(app: App) -> Router {
         .route("/.well-known/jwks.json", get(tokens::jwks))
         .route("/livez", get(alive))
         .route("/readyz", get(ready))
+        .route_layer(middleware::from_fn_with_state(app.clone(), once::door))
         .fallback(async || Refusal::NOT_FOUND)
         .layer(DefaultBodyLimit::max(app.config.body_bytes_max))
         .layer(CatchPanicLayer::custom(problem::panicked))
@@ -68,10 +72,15 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) store: Box<dyn Store>,
     pub(crate) hasher: Hasher,
+    pub(crate) limits: Limits,
     /// Signs tokens, and checks those that are meant for this server.
     pub(crate) keys: SigningKeys,
     /// One place for each request that may be worked on at once.
     pub(crate) places: Semaphore,
+    /// Answers to requests that may come again.
+    pub(crate) secrets: Secrets,
+    /// Requests that are finished also when nobody waits for them any more.
+    pub(crate) unattended: TaskTracker,
     /// Rings when something was revoked, and when the server is about to end.
     pub(crate) revoked: Notify,
     pub(crate) draining: AtomicBool,

@@ -5,13 +5,18 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -25,12 +30,16 @@ use tokio::{
     sync::{Notify, Semaphore},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::Clock,
     config::Config,
+    crowd::Crowd,
     error::Error,
+    limits,
+    once::Secrets,
+    patience::Patient,
     router::{App, Shared, routes},
     secret::{ApiKey, Hashed, Hasher, Kind},
     signing::SigningKeys,
@@ -39,6 +48,7 @@ use crate::{
         postgres::{Limits, Migrations, Postgres},
         sqlite::Sqlite,
     },
+    visitor::Peer,
 };
 
 /// An API server that has opened its files and its port. Requests wait in the system's queue until
@@ -147,6 +157,7 @@ impl Server {
         let router = routes(app.clone());
         let looking = look_after_keys(app.clone());
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(looking));
+        let crowd = Crowd::new(&app.config);
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -157,9 +168,15 @@ impl Server {
                     if connections.len() < app.config.connections_max =>
                 {
                     match accepted {
-                        Ok((stream, _)) => {
-                            let served = connection(stream, &router, &app, shutdown.clone());
-                            connections.spawn(served);
+                        Ok((stream, from)) => {
+                            // Dropped, and so closed, when its address has enough of them.
+                            let Some(place) = crowd.enter(from.ip()) else { continue };
+                            let served =
+                                connection(stream, from.ip(), &router, &app, shutdown.clone());
+                            connections.spawn(async move {
+                                served.await;
+                                drop(place);
+                            });
                         }
                         // Mostly "too many open files": accepting again at once would only spin.
                         Err(error) => {
@@ -176,6 +193,8 @@ impl Server {
         let limit = Duration::from_millis(app.config.drain_ms_max);
         let drained = tokio::time::timeout(limit, async {
             while connections.join_next().await.is_some() {}
+            app.unattended.close();
+            app.unattended.wait().await;
         });
         if drained.await.is_err() {
             tracing::warn!(left = connections.len(), "cut off what did not finish");
@@ -242,6 +261,9 @@ fn open(config: Config, clock: Clock, store: Box<dyn Store>) -> Result<Shared, E
     let keys = SigningKeys::open(&config.key_dir, clock.now())?;
     Ok(Shared {
         hasher: Hasher::new(&config)?,
+        limits: limits::Limits::new(&config),
+        secrets: Secrets::new(),
+        unattended: TaskTracker::new(),
         places: Semaphore::new(config.requests_max),
         revoked: Notify::new(),
         draining: AtomicBool::new(false),
@@ -272,19 +294,23 @@ async fn look_after_keys(app: App) {
 /// One connection until its end. When the server stops, the request in it is finished first.
 fn connection(
     stream: TcpStream,
+    from: IpAddr,
     router: &Router,
     app: &App,
     shutdown: CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static {
+    let service = TowerToHyperService::new(router.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(from));
+        service.call(request)
+    });
+    let answers_wait = Duration::from_millis(app.config.answer_ms_max);
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(app.config.head_ms_max))
         .max_buf_size(app.config.head_bytes_max)
         .max_headers(HEADERS_MAX)
-        .serve_connection(
-            TokioIo::new(stream),
-            TowerToHyperService::new(router.clone()),
-        );
+        .serve_connection(TokioIo::new(Patient::new(stream, answers_wait)), service);
     async move {
         let mut serving = std::pin::pin!(serving);
         let ended = tokio::select! {

@@ -140,9 +140,14 @@ impl Hasher {
     }
 
     /// Whether this very key was checked against this very hash of late.
-    async fn remembers(&self, key: &ApiKey, stored: &Hashed) -> bool {
+    pub(crate) async fn remembers(&self, key: &ApiKey, stored: &Hashed) -> bool {
         let known = self.verified.get(&key.id).await;
         known.is_some_and(|known| known.ct_eq(&self.digest(key, stored)).into())
+    }
+
+    /// Whether a key of this id was checked of late.
+    pub(crate) fn knows(&self, id: &KeyId) -> bool {
+        self.verified.contains_key(id)
     }
 
     /// Drops what is remembered of a key.
@@ -215,6 +220,16 @@ impl ApiKey {
         let id: KeyId = base62(random::<16>().as_slice(), KEY_ID_CHARS)
             .parse()
             .expect("letters and digits, as many as an id has");
+        Self::with_id(kind, id)
+    }
+
+    /// As somebody would guess who knows the id.
+    #[cfg(test)]
+    pub(crate) fn guess(&self) -> Self {
+        Self::with_id(Kind::Live, self.id.clone())
+    }
+
+    fn with_id(kind: Kind, id: KeyId) -> Self {
         let secret = Zeroizing::new(base62(random::<32>().as_slice(), SECRET_CHARS));
         // Sized once: a growing string would leave pieces of the key behind.
         let mut text = Zeroizing::new(String::with_capacity(KEY_CHARS));

@@ -19,7 +19,7 @@ use skytale_wire::{
     token::{Scope, Scopes, SlimPattern},
 };
 
-use crate::{history::span, wake::Waker};
+use crate::{history::span, limits::Limits, wake::Waker};
 
 /// End-to-end-encrypted group channels for AI agents.
 #[derive(Debug, Parser)]
@@ -281,6 +281,8 @@ pub(crate) struct Up {
     /// The least that every agent's line must hide: a mode or preset, as for --traffic
     #[arg(long, value_name = "MODE", default_value = "padded", value_parser = at_least)]
     pub(crate) traffic_at_least: AtLeast,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
 }
 
 #[derive(Debug, Args)]
@@ -297,6 +299,8 @@ pub(crate) struct Api {
     pub(crate) behind_proxy: bool,
     #[command(flatten)]
     pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     #[command(subcommand)]
     pub(crate) command: Option<ApiCommand>,
 }
@@ -1038,7 +1042,10 @@ mod tests {
         let mut all = vec![Arguments::command()];
         while let Some(command) = all.pop() {
             for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
-                let harmless = matches!(flag, "password-stdin" | "secret-file");
+                let harmless = matches!(
+                    flag,
+                    "password-stdin" | "secret-file" | "wrong-passwords-per-hour-max"
+                );
                 let secret = [
                     "password",
                     "secret",

@@ -30,6 +30,7 @@ mod dump;
 mod exit;
 mod history;
 mod hook;
+mod limits;
 mod mcp;
 mod messages;
 mod migrate;

@@ -101,6 +101,12 @@ pub(crate) async fn api(
     let mut api_config = with_database(api_config, wish.database)?;
     api_config.addr = wish.api_addr;
     api_config.behind_proxy = wish.behind_proxy;
+    let mut api_config = wish.limits.over(api_config);
+    if api_config.behind_proxy && api_config.trusted_proxies.is_empty() {
+        output.complain(
+            "skytale: everybody who comes through the proxy counts as one address, whose limits all share: name the proxy with --trusted-proxy",
+        );
+    }
     api_config.relays = everywhere
         .relay
         .iter()

@@ -56,6 +56,7 @@ pub(crate) async fn run(
     let api_config = skytale_api::Config::new(&dir);
     let mut api_config = servers::with_database(api_config, up.database)?;
     api_config.addr = up.api_addr;
+    let api_config = up.limits.over(api_config);
     let mut api = servers::bind_api(api_config).await?;
     let mut grpc = up.grpc;
     // What only this machine can reach is open, so that a first SLIM agent needs nothing but the

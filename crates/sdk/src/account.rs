@@ -395,9 +395,12 @@ fn refused(problem: &Problem) -> Error {
             Error::Unauthorized(text)
         }
         Code::NotFound => Error::NotFound(text),
-        Code::Timeout | Code::TooManyRequests | Code::Internal | Code::Busy | Code::Unavailable => {
-            Error::Unreachable(text)
-        }
+        Code::Timeout
+        | Code::TooManyRequests
+        | Code::Internal
+        | Code::Busy
+        | Code::Unavailable
+        | Code::UnderWay => Error::Unreachable(text),
         Code::BadRequest
         | Code::BadJson
         | Code::MethodNotAllowed
@@ -406,6 +409,9 @@ fn refused(problem: &Problem) -> Error {
         | Code::WrongMediaType
         | Code::BadBody
         | Code::UnknownAudience
+        | Code::AlreadyDone
+        | Code::OutcomeUnknown
+        | Code::OtherRequest
         | Code::BadPattern => Error::Misuse(text),
         // A word of tomorrow: the status still says whose turn it is.
         Code::Unknown | _ if problem.status >= 500 => Error::Unreachable(text),

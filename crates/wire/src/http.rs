@@ -442,6 +442,12 @@ pub enum Code {
     Timeout,
     /// 409: the account has as many live keys as it may.
     TooManyKeys,
+    /// 409: the request with this `Idempotency-Key` is being answered.
+    UnderWay,
+    /// 409: it was answered, with a secret that is shown once.
+    AlreadyDone,
+    /// 409: it was cut off, and may have taken effect.
+    OutcomeUnknown,
     /// 413: the body is over the limit.
     TooLarge,
     /// 415: the body is not `application/json`.
@@ -452,6 +458,8 @@ pub enum Code {
     UnknownAudience,
     /// 422: the SLIM patterns are none, too many, too long, doubled, or one is no pattern.
     BadPattern,
+    /// 422: the `Idempotency-Key` was used for another request.
+    OtherRequest,
     /// 429: too often.
     TooManyRequests,
     /// 500: a bug of ours.

@@ -18,6 +18,8 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::run::Server;
 
+mod limits;
+mod once;
 mod relays;
 mod standing;
 mod tokens;
@@ -30,7 +32,7 @@ struct House {
     app: App,
     router: Router,
     now: Arc<AtomicU64>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 struct Answer {
@@ -55,7 +57,10 @@ impl House {
             addresses: vec!["relay.example.org:4433".into()],
         }];
         change(&mut config);
-        let now = Arc::new(AtomicU64::new(NOW.0));
+        Self::start(config, Arc::new(AtomicU64::new(NOW.0)), dir).await
+    }
+
+    async fn start(config: Config, now: Arc<AtomicU64>, dir: tempfile::TempDir) -> Self {
         let hand = Arc::clone(&now);
         let clock = Clock::from_fn(move || Time(hand.load(Ordering::Relaxed)));
         let app = Server::bind_with(config, clock).await.unwrap().into_app();
@@ -63,8 +68,21 @@ impl House {
             router: routes(app.clone()),
             app,
             now,
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// Another server on the same files.
+    async fn restarted(self) -> Self {
+        let Self {
+            app,
+            router,
+            now,
+            dir,
+        } = self;
+        let config = app.config.clone();
+        drop((app, router));
+        Self::start(config, now, dir).await
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -2,13 +2,13 @@
 
 use skytale_wire::{
     http::{Revocation, Revoked},
-    id::{AgentId, Time},
+    id::{AgentId, Digest, Time},
     token::{AccountId, KeyId, Scope, Scopes},
 };
 
 use super::{
-    AGENT_MS_KEPT, Created, Email, Exchange, Failure, KeyCreated, KeyRotated, NewAccount, NewKey,
-    Store,
+    AGENT_MS_KEPT, Claim, Claimed, Created, Email, Exchange, Failure, Kept, KeyCreated, KeyRotated,
+    NewAccount, NewKey, ONCE_MS_KEPT, Store,
 };
 use crate::secret::Hashed;
 
@@ -27,6 +27,8 @@ pub(crate) async fn conformance(store: &dyn Store) -> Result<(), Failure> {
     a_key_does_what_it_was_made_for_until_it_ends(store).await?;
     a_rotated_key_leaves_its_place_to_another(store).await?;
     agents_are_remembered_and_can_be_shut_out(store).await?;
+    of_the_same_request_one_is_the_first(store).await?;
+    a_claim_ends_by_an_answer_by_release_or_by_time(store).await?;
     a_deleted_account_leaves_its_number_and_nothing_else(store).await
 }
 
@@ -460,6 +462,81 @@ async fn a_deleted_account_leaves_its_number_and_nothing_else(
     let again = store.create_account(account(21, "dave@x")).await?;
     assert_eq!(again, Created::Yes, "the address is free again");
     Ok(())
+}
+
+async fn of_the_same_request_one_is_the_first(store: &dyn Store) -> Result<(), Failure> {
+    let same = claim(1, 1, Time(1_000));
+    assert_eq!(store.claim(same).await?, Claimed::First);
+    assert_eq!(store.claim(same).await?, Claimed::UnderWay);
+    let other = claim(1, 2, Time(1_000));
+    assert_eq!(store.claim(other).await?, Claimed::OtherRequest);
+    assert_eq!(
+        store.claim(claim(2, 2, Time(1_000))).await?,
+        Claimed::First,
+        "another mark"
+    );
+
+    let late = claim(1, 1, Time(60_001));
+    assert_eq!(store.claim(late).await?, Claimed::CutOff, "it died");
+    let kept = Kept {
+        status: 202,
+        body: Some("{\"said\": \"ü\"}".to_owned()),
+    };
+    store.keep(mark(1), kept.clone()).await?;
+    assert_eq!(store.claim(same).await?, Claimed::Done(kept.clone()));
+    assert_eq!(store.claim(late).await?, Claimed::Done(kept));
+    assert_eq!(store.claim(other).await?, Claimed::OtherRequest);
+    let secret = Kept {
+        status: 201,
+        body: None,
+    };
+    store.keep(mark(2), secret.clone()).await?;
+    assert_eq!(
+        store.claim(claim(2, 2, Time(1_001))).await?,
+        Claimed::Done(secret)
+    );
+    Ok(())
+}
+
+async fn a_claim_ends_by_an_answer_by_release_or_by_time(store: &dyn Store) -> Result<(), Failure> {
+    let third = claim(3, 1, Time(2_000));
+    assert_eq!(store.claim(third).await?, Claimed::First);
+    store.release(mark(3)).await?;
+    assert_eq!(store.claim(third).await?, Claimed::First, "as if new");
+    store.release(mark(1)).await?;
+    let answered = claim(1, 1, Time(2_000));
+    assert!(
+        matches!(store.claim(answered).await?, Claimed::Done(_)),
+        "what was answered is not released"
+    );
+    store.release(mark(9)).await?;
+
+    let day_later = |at, n| claim(n, 7, Time(at + ONCE_MS_KEPT));
+    assert_eq!(
+        store.claim(day_later(1_000, 1)).await?,
+        Claimed::OtherRequest
+    );
+    assert_eq!(store.claim(day_later(1_001, 1)).await?, Claimed::First);
+    assert_eq!(store.claim(day_later(1_001, 2)).await?, Claimed::First);
+    assert_eq!(
+        store.claim(day_later(1_001, 3)).await?,
+        Claimed::OtherRequest,
+        "it came later"
+    );
+    Ok(())
+}
+
+fn mark(n: u8) -> Digest {
+    Digest([n; 32])
+}
+
+fn claim(n: u8, request: u8, now: Time) -> Claim {
+    Claim {
+        mark: mark(n),
+        request: Digest([request; 32]),
+        now,
+        given_up: Time(now.0.saturating_sub(30_000)),
+    }
 }
 
 fn who(n: u8) -> AccountId {

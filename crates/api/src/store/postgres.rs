@@ -24,8 +24,9 @@ use sqlx::{
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Created, Email, Exchange, Failure, KeyCheck,
-    KeyCreated, KeyRotated, KeyRow, NewAccount, NewKey, REVOCATIONS_MS_KEPT, Store,
+    AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Claim, Claimed, Created, Earlier, Email, Exchange,
+    Failure, Kept, KeyCheck, KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey,
+    ONCE_MS_KEPT, REVOCATIONS_MS_KEPT, Store,
 };
 use crate::{database_url::DatabaseUrl, error::Error, secret::Hashed};
 pub use schema::Schema;
@@ -541,6 +542,76 @@ impl Store for Postgres {
                     })
                 })
                 .collect()
+            })
+        })
+    }
+
+    fn claim(&self, claim: Claim) -> Answer<'_, Claimed> {
+        self.run(move |db| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM once WHERE at_ms < $1")
+                    .bind(ms(Time(claim.now.0.saturating_sub(ONCE_MS_KEPT))))
+                    .execute(&mut *db)
+                    .await?;
+                // Whoever is second waits here until the first has committed.
+                let first = sqlx::query(
+                    "INSERT INTO once (id, request, at_ms) VALUES ($1, $2, $3)
+                     ON CONFLICT (id) DO NOTHING",
+                )
+                .bind(claim.mark.0)
+                .bind(claim.request.0)
+                .bind(ms(claim.now))
+                .execute(&mut *db)
+                .await?;
+                if first.rows_affected() == 1 {
+                    return Ok(Claimed::First);
+                }
+                let earlier =
+                    sqlx::query("SELECT request, at_ms, status, answer FROM once WHERE id = $1")
+                        .bind(claim.mark.0)
+                        .fetch_optional(db)
+                        .await?;
+                // Released in between: whoever asks again is the first.
+                let Some(row) = earlier else {
+                    return Ok(Claimed::UnderWay);
+                };
+                let status: Option<i32> = row.try_get(2)?;
+                let status = status
+                    .map(|status| u16::try_from(status).map_err(|_| senseless("a status")))
+                    .transpose()?;
+                let earlier = Earlier {
+                    request: row.try_get(0)?,
+                    at: time(&row, 1)?,
+                    status,
+                    body: row.try_get(3)?,
+                };
+                Ok(earlier.seen_by(&claim))
+            })
+        })
+    }
+
+    fn keep(&self, mark: Mark, kept: Kept) -> Answer<'_, ()> {
+        self.run(move |db| {
+            Box::pin(async move {
+                sqlx::query("UPDATE once SET status = $2, answer = $3 WHERE id = $1")
+                    .bind(mark.0)
+                    .bind(i32::from(kept.status))
+                    .bind(kept.body)
+                    .execute(db)
+                    .await
+                    .map(|_| ())
+            })
+        })
+    }
+
+    fn release(&self, mark: Mark) -> Answer<'_, ()> {
+        self.run(move |db| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM once WHERE id = $1 AND status IS NULL")
+                    .bind(mark.0)
+                    .execute(db)
+                    .await
+                    .map(|_| ())
             })
         })
     }

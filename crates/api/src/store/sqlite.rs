@@ -18,8 +18,9 @@ use skytale_wire::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Created, Email, Exchange, Failure, KeyCheck,
-    KeyCreated, KeyRotated, KeyRow, NewAccount, NewKey, REVOCATIONS_MS_KEPT, Store,
+    AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Claim, Claimed, Created, Earlier, Email, Exchange,
+    Failure, Kept, KeyCheck, KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey,
+    ONCE_MS_KEPT, REVOCATIONS_MS_KEPT, Store,
 };
 use crate::{error::Error, secret::Hashed, signing::private_dir};
 
@@ -477,6 +478,56 @@ impl Store for Sqlite {
         })
     }
 
+    fn claim(&self, claim: Claim) -> Answer<'_, Claimed> {
+        self.run(move |tx| {
+            let over = Time(claim.now.0.saturating_sub(ONCE_MS_KEPT));
+            tx.prepare_cached("DELETE FROM once WHERE at_ms < ?1")
+                .and_then(|mut deleted| deleted.execute([ms(over)]))
+                .map_err(failure)?;
+            let earlier = tx
+                .prepare_cached("SELECT request, at_ms, status, answer FROM once WHERE id = ?1")
+                .and_then(|mut found| {
+                    let row = |row: &Row<'_>| {
+                        Ok(Earlier {
+                            request: row.get(0)?,
+                            at: time(row, 1)?,
+                            status: row.get(2)?,
+                            body: row.get(3)?,
+                        })
+                    };
+                    found.query_row([claim.mark.0], row).optional()
+                })
+                .map_err(failure)?;
+            if let Some(earlier) = earlier {
+                return Ok(earlier.seen_by(&claim));
+            }
+            tx.prepare_cached("INSERT INTO once (id, request, at_ms) VALUES (?1, ?2, ?3)")
+                .and_then(|mut claimed| {
+                    claimed.execute(params![claim.mark.0, claim.request.0, ms(claim.now)])
+                })
+                .map(|_| Claimed::First)
+                .map_err(failure)
+        })
+    }
+
+    fn keep(&self, mark: Mark, kept: Kept) -> Answer<'_, ()> {
+        self.run(move |tx| {
+            tx.prepare_cached("UPDATE once SET status = ?2, answer = ?3 WHERE id = ?1")
+                .and_then(|mut noted| noted.execute(params![mark.0, kept.status, kept.body]))
+                .map(|_| ())
+                .map_err(failure)
+        })
+    }
+
+    fn release(&self, mark: Mark) -> Answer<'_, ()> {
+        self.run(move |tx| {
+            tx.prepare_cached("DELETE FROM once WHERE id = ?1 AND status IS NULL")
+                .and_then(|mut released| released.execute([mark.0]))
+                .map(|_| ())
+                .map_err(failure)
+        })
+    }
+
     fn ready(&self) -> Answer<'_, ()> {
         // Every job begins an immediate transaction, which takes the write lock.
         self.run(|_| Ok(()))
@@ -723,6 +774,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_accounts.sql"),
     include_str!("../migrations/0002_revocations.sql"),
     include_str!("../migrations/0003_standing.sql"),
+    include_str!("../migrations/0004_once.sql"),
 ];
 /// What [`key_row`] reads.
 const KEY_COLUMNS: &str = "id, name, created_ms, last_used_ms, revoked_ms, scopes, expires_ms";
@@ -807,6 +859,7 @@ mod tests {
                 "4e16c6179d20022c6489b6aeb33da05e7c4e5b152e546317679125eabb845f02",
                 "49521e0c2e685454aff2f874676dd267f5b846f62985e7936156c432108be61d",
                 "9a85999b1582161dc56c1f1cb5b8394df9652b355d8d5b3246ad8156572ccb26",
+                "d0f9f06b5dccef6fe1fd6ebb14adcbcae5927b4717e9f35aadebadc89823b2aa",
             ]
         );
     }
