@@ -4,6 +4,8 @@
 //! Argon2 run and (for sign-up) one durable write either way. Without confirming addresses by
 //! e-mail, somebody who signs up *and then* signs in still learns it from the second call.
 
+use std::ops::RangeInclusive;
+
 use axum::{Json, extract::State, http::StatusCode};
 use skytale_wire::{
     http::{Account, ChangePassword, DeleteAccount, Secret, Session, SignIn, SignUp, SignedUp},
@@ -159,9 +161,11 @@ async fn check_password(
     checked?.then_some(()).ok_or(Refusal::WRONG_PASSWORD)
 }
 
-/// What people call something: 1 to 100 characters, none of which steers a terminal.
+/// What people call something: 1 to 100 characters, none of which steers a terminal or turns round
+/// how the others are read.
 pub(crate) fn is_name(text: &str) -> bool {
-    (1..=NAME_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+    let steers = |it: char| it.is_control() || INVISIBLE.iter().any(|range| range.contains(&it));
+    (1..=NAME_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(steers)
 }
 
 fn check_password_length(password: &Secret) -> Result<(), Refusal> {
@@ -173,6 +177,16 @@ fn check_password_length(password: &Secret) -> Result<(), Refusal> {
 }
 
 const NAME_CHARS_MAX: usize = 100;
+/// Marks, embeddings, overrides and isolates of direction, breaks of lines, and what is nothing but
+/// space that nobody sees. Joiners are not among them: scripts and emoji need those.
+const INVISIBLE: &[RangeInclusive<char>] = &[
+    '\u{061c}'..='\u{061c}',
+    '\u{200b}'..='\u{200b}',
+    '\u{200e}'..='\u{200f}',
+    '\u{2028}'..='\u{202e}',
+    '\u{2060}'..='\u{2069}',
+    '\u{feff}'..='\u{feff}',
+];
 const PASSWORD_BYTES_MIN: usize = 10;
 /// Bounds what hashing costs.
 const PASSWORD_BYTES_MAX: usize = 1_024;

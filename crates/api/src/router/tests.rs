@@ -18,8 +18,11 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::run::Server;
 
+mod forged;
 mod limits;
+mod odd;
 mod once;
+mod races;
 mod relays;
 mod standing;
 mod tokens;
@@ -617,31 +620,4 @@ async fn a_draining_server_says_that_it_is_not_ready() {
     let answer = house.get("/readyz", "").await;
     assert_eq!(answer.status, 503);
     assert_eq!(house.get("/livez", "").await.status, 200);
-}
-
-/// A28: the address is unique however many ask at once.
-#[tokio::test]
-async fn of_many_sign_ups_with_one_address_one_counts() {
-    let house = House::open_with(|config| config.hashes_waiting_max = 100).await;
-    let attempts = (0..50).map(|n| {
-        let login = json!({"email": "race@example.org", "password": format!("password no {n}")});
-        let router = house.router.clone();
-        tokio::spawn(async move {
-            let request = Request::post("/v1/accounts")
-                .header("content-type", "application/json")
-                .body(Body::from(login.to_string()))
-                .unwrap();
-            router.oneshot(request).await.unwrap().status()
-        })
-    });
-    for attempt in attempts.collect::<Vec<_>>() {
-        assert_eq!(attempt.await.unwrap(), StatusCode::ACCEPTED);
-    }
-    let mut winners = 0;
-    for n in 0..50 {
-        let login = json!({"email": "race@example.org", "password": format!("password no {n}")});
-        let answer = house.post("/v1/sessions", "", login).await;
-        winners += u32::from(answer.status == StatusCode::CREATED);
-    }
-    assert_eq!(winners, 1);
 }
