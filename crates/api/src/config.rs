@@ -4,13 +4,14 @@
 //! environment names below) and hands over the result; nothing here reads anything later.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use skytale_wire::http::RelayAt;
+use skytale_wire::{http::RelayAt, token::AccountId};
 
-use crate::{database_url::DatabaseUrl, error::Error};
+use crate::{database_url::DatabaseUrl, error::Error, plans::Bounds};
 
 /// The API server's settings: the section `[api]`.
 #[derive(Debug, Clone, confique::Config)]
@@ -69,6 +70,18 @@ pub struct Config {
     /// How many keys an account may have that are not revoked.
     #[config(default = 100)]
     pub live_keys_max: u32,
+
+    /// What accounts may use in a month, by the names of plans. `unlimited` is always there.
+    #[config(default = {})]
+    pub plans: BTreeMap<String, Bounds>,
+
+    /// The plan of every account that has none of its own.
+    #[config(env = "SKYTALE_API_PLAN", default = "unlimited")]
+    pub plan: String,
+
+    /// Accounts with a plan of their own.
+    #[config(default = {})]
+    pub account_plans: BTreeMap<AccountId, String>,
 
     /// The largest body taken.
     #[config(default = 65_536)]
@@ -148,6 +161,7 @@ impl Config {
         {
             "limits of zero would keep the database out"
         } else {
+            self.check_plans()?;
             return match &self.database_url {
                 Some(url) => url.connect_options().map(|_| ()),
                 None => Ok(()),

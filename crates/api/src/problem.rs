@@ -64,6 +64,12 @@ impl Refusal {
         Code::AgentDisabled,
         "the account has shut out this agent: let it in again, or use another one",
     );
+    /// To be given with the time that the month still goes on.
+    pub(crate) const QUOTA_EXCEEDED: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        Code::QuotaExceeded,
+        "the account has used up what its plan allows in a month (GET /v1/usage says how much): ask whoever runs the server for another plan, or wait until the month ends",
+    );
     pub(crate) const NO_RELAY: Self = Self::new(
         StatusCode::UNAUTHORIZED,
         Code::Unauthenticated,
@@ -130,6 +136,14 @@ impl Refusal {
         Self {
             retry_after_s: Some(1),
             ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+        }
+    }
+
+    /// The same, to be tried again after so many seconds.
+    pub(crate) const fn retry_after(self, seconds: u64) -> Self {
+        Self {
+            retry_after_s: Some(seconds),
+            ..self
         }
     }
 

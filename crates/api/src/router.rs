@@ -47,6 +47,7 @@ pub(crate) fn routes(app: App) -> Router {
         .route("/v1/agents/{id}", put(agents::set))
         .route("/v1/tokens", post(tokens::exchange))
         .route("/v1/usage", get(usage::show))
+        .route("/v1/usage-reports", post(usage::report))
         .route("/v1/revocations", get(relays::revocations))
         .route("/.well-known/jwks.json", get(tokens::jwks))
         .route("/livez", get(alive))

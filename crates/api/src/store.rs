@@ -6,12 +6,13 @@
 use std::{fmt, pin::Pin};
 
 use skytale_wire::{
-    http::{MonthUsage, Revocation},
-    id::{AgentId, Time},
+    http::{Revocation, UsageEntry, Used},
+    id::{AgentId, RelayKey, Time},
+    month::Month,
     token::{AccountId, KeyId, Scopes},
 };
 
-use crate::secret::Hashed;
+use crate::{plans::Bounds, secret::Hashed};
 
 #[cfg(test)]
 mod conformance;
@@ -85,12 +86,13 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// Counts one token bought with a key, perhaps for an agent, which is remembered; those that
     /// were not seen for [`AGENT_MS_KEPT`] are forgotten then, unless they are shut out. Nothing is
     /// counted when it is refused: this is the moment that decides whether a token may still be
-    /// issued.
+    /// issued, also by what the account has used of the month.
     fn count_exchange(
         &self,
         id: KeyId,
         agent: Option<AgentId>,
-        month: String,
+        month: Month,
+        bounds: Bounds,
         now: Time,
     ) -> Answer<'_, Exchange>;
 
@@ -110,7 +112,26 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     fn enable_agent(&self, account: AccountId, agent: AgentId) -> Answer<'_, bool>;
 
     /// What an account used, the newest month first.
-    fn usage(&self, account: AccountId) -> Answer<'_, Vec<MonthUsage>>;
+    fn usage(&self, account: AccountId) -> Answer<'_, Vec<(Month, Used)>>;
+
+    /// What an account used in a month with each of its keys, and what no key stands for; at most
+    /// `limit` of them.
+    fn usage_by_key(
+        &self,
+        account: AccountId,
+        month: Month,
+        limit: u32,
+    ) -> Answer<'_, Vec<(Option<KeyId>, Used)>>;
+
+    /// Adds what a relay reports, if the number is higher than that of its last report. Entries of
+    /// accounts that were never here are left out; there is one for each account, key and month.
+    fn take_report(
+        &self,
+        relay: RelayKey,
+        number: u64,
+        entries: Vec<UsageEntry>,
+        now: Time,
+    ) -> Answer<'_, ReportTaken>;
 
     /// Answers when the store can be written to.
     fn ready(&self) -> Answer<'_, ()>;
@@ -171,6 +192,16 @@ pub(crate) enum Exchange {
     /// The key is revoked, over, or gone.
     NoKey,
     AgentDisabled,
+    /// The account has used up what it may in this month.
+    Exhausted,
+}
+
+/// Whether a report was new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReportTaken {
+    Now,
+    /// Nothing was changed.
+    Before,
 }
 
 /// An account as it is stored.

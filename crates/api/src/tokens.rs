@@ -15,13 +15,15 @@ use axum::{
 use skytale_wire::{
     http::{Secret, TokenAnswer, TokenRequest},
     id::{RelayKey, Time},
+    month::Month,
     token::{AccountId, BadPatterns, Claims, Grant, KeyId, Scope, Scopes, SlimPatterns, TokenId},
 };
 
 use crate::{
     body::Body,
     caller::Caller,
-    clock::{month, rfc3339},
+    clock::rfc3339,
+    plans::{self, Bounds},
     problem::Refusal,
     router::App,
     store::Exchange,
@@ -37,13 +39,20 @@ pub(crate) async fn exchange(
     let now = app.clock.now();
     // Counting is also the last look at key and agent: after a revocation has been answered, no
     // token leaves any more.
+    let bounds = match scope {
+        Scope::Relay | Scope::Slim => app.config.plan_of(&account).1,
+        // Whoever has used up everything must be able to see it.
+        Scope::Account | Scope::Keys => Bounds::NONE,
+    };
+    let month = Month::of(now);
     let counted = app
         .store
-        .count_exchange(key.id.clone(), wish.agent_id, month(now), now);
+        .count_exchange(key.id.clone(), wish.agent_id, month, bounds, now);
     match counted.await? {
         Exchange::Counted => {}
         Exchange::NoKey => return Err(Refusal::UNAUTHENTICATED),
         Exchange::AgentDisabled => return Err(Refusal::AGENT_DISABLED),
+        Exchange::Exhausted => return Err(plans::exceeded(now)),
     }
     // No token outlives the key: relays hear of revocations, and not of ends that were planned.
     let left_ms = key.expires.map_or(u64::MAX, |end| end.since(now));

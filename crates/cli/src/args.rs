@@ -15,6 +15,7 @@ use skytale_relay::edge::terms::AtLeast;
 use skytale_sdk::{RelayAddr, Traffic, check_agent_name};
 use skytale_wire::{
     id::{AgentId, ChannelId, MessageId},
+    month::Month,
     name::ChannelName,
     token::{Scope, Scopes, SlimPattern},
 };
@@ -220,7 +221,7 @@ pub(crate) enum Command {
     Token(Token),
     /// Show what the account has used
     #[command(before_help = examples::USAGE)]
-    Usage,
+    Usage(Usage),
 
     /// Find out what does not work, and what repairs it
     #[command(before_help = examples::DOCTOR)]
@@ -284,6 +285,13 @@ pub(crate) struct Up {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Usage {
+    /// One month only, as in 2026-11, and each API key by itself
+    #[arg(long, value_name = "YYYY-MM")]
+    pub(crate) month: Option<Month>,
+}
+
+#[derive(Debug, Args)]
 #[expect(
     clippy::struct_field_names,
     reason = "the fields are the names of flags"
@@ -295,6 +303,12 @@ pub(crate) struct Api {
     /// A reverse proxy in front of it speaks TLS, so it may listen beyond this machine
     #[arg(long)]
     pub(crate) behind_proxy: bool,
+    /// How many messages an account may send in a month
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) messages_per_month: Option<u64>,
+    /// How many sealed bytes an account may send in a month
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) bytes_per_month: Option<u64>,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(subcommand)]
@@ -973,7 +987,10 @@ Examples:
     pub(super) const USAGE: &str = "\
 Examples:
   skytale usage
-  skytale usage --json";
+  skytale usage --month 2026-11
+  skytale usage --json
+
+Relays report what they count every ten seconds, so what was just said is counted a little later.";
     pub(super) const DOCTOR: &str = "\
 Examples:
   skytale doctor

@@ -118,7 +118,7 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Keys { command } => accounts::keys(command, everywhere, output).await,
         Command::Agents { command } => agents::run(command, everywhere, output).await,
         Command::Token(wish) => token::run(wish, everywhere, output).await,
-        Command::Usage => accounts::usage(everywhere, output).await,
+        Command::Usage(wish) => accounts::usage(&wish, everywhere, output).await,
 
         Command::Doctor => doctor::run(everywhere, output).await,
         Command::Demo(wish) => demo::run(&wish, output).await,

@@ -11,7 +11,7 @@ use std::{
 
 use serde::Serialize;
 use skytale_api::{
-    DatabaseUrl, Pace, Server,
+    Bounds, DatabaseUrl, Pace, Server,
     clock::{Clock, rfc3339},
 };
 use skytale_relay::{
@@ -101,6 +101,14 @@ pub(crate) async fn api(
     let mut api_config = with_database(api_config, wish.database)?;
     api_config.addr = wish.api_addr;
     api_config.behind_proxy = wish.behind_proxy;
+    let bounds = Bounds {
+        messages_max: wish.messages_per_month,
+        bytes_max: wish.bytes_per_month,
+    };
+    if bounds != Bounds::default() {
+        api_config.plans.insert(PLAN.to_owned(), bounds);
+        PLAN.clone_into(&mut api_config.plan);
+    }
     api_config.relays = everywhere
         .relay
         .iter()
@@ -398,6 +406,8 @@ pub(crate) async fn serve(
     }
 }
 
+/// What the plan is called that flags have made.
+const PLAN: &str = "standard";
 /// Or with `_FILE` behind it.
 pub(crate) const DATABASE_URL: &str = "SKYTALE_DATABASE_URL";
 /// How long a stopping server may take.

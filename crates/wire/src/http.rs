@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     id::{AgentId, Digest, RelayKey, Signed, Time, TransportKey},
+    month::Month,
     statement,
     token::{AccountId, KeyId, Scope},
 };
@@ -363,26 +364,108 @@ pub struct BadRelaySignature;
 
 const RELAY_SCHEME: &str = "Relay";
 
-/// `GET /v1/usage`: the newest month first.
+/// `POST /v1/usage-reports`, for relays: what was used since the report before. A relay sends the
+/// same report until it is taken, and the next one has a higher number; so each counts once.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsageReport {
+    /// Which of this relay's reports it is. Numbers may be left out.
+    pub number: u64,
+    /// At most [`USAGE_ENTRIES_MAX`].
+    pub entries: Vec<UsageEntry>,
+}
+
+/// What was used with one API key in one month, as far as it was not reported before.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsageEntry {
+    /// Who pays.
+    pub account_id: AccountId,
+    /// The key that the tokens were bought with. None for what guests use in the account's channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyId>,
+    /// When.
+    pub month: Month,
+    /// Messages that were taken from its agents.
+    pub messages: u64,
+    /// Sealed bytes that were taken from them, group changes included.
+    pub bytes: u64,
+    /// Copies of messages that were handed to its agents.
+    pub delivered: u64,
+    /// For how long its agents were connected, each line by itself.
+    pub connected_ms: u64,
+}
+
+/// Entries of one report: all of them fit into a request.
+pub const USAGE_ENTRIES_MAX: usize = 200;
+
+/// `GET /v1/usage?month=`: the newest month first, or the one that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Usage {
     /// Whose it is.
     pub account_id: AccountId,
-    /// Only months in which something was counted.
+    /// Only months in which something was counted, unless one is asked for.
     pub months: Vec<MonthUsage>,
+    /// What the account may use in a month.
+    #[serde(default)]
+    pub plan: Plan,
 }
 
 /// What one account used in one month (UTC).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct MonthUsage {
     /// `2026-11`.
-    pub month: String,
+    pub month: Month,
+    /// All keys together, and guests.
+    #[serde(flatten)]
+    pub used: Used,
+    /// Each key by itself, only for a month that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Vec<KeyUsage>>,
+}
+
+/// What was used with one API key in one month.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct KeyUsage {
+    /// The public part of the key. None for what guests used in the account's channels, and for what
+    /// was counted before keys were told apart.
+    pub key_id: Option<KeyId>,
+    /// With it.
+    #[serde(flatten)]
+    pub used: Used,
+}
+
+/// Numbers of usage. What relays count is here some seconds after it happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Used {
     /// Tokens bought with API keys.
     pub token_exchanges: u64,
-    /// Messages relayed, as far as relays have reported them.
+    /// Messages that relays took from the account's agents.
     pub messages: u64,
-    /// Bytes relayed, as far as relays have reported them.
+    /// Sealed bytes that relays took from them, group changes included.
     pub bytes: u64,
+    /// Copies of messages that relays handed to its agents.
+    #[serde(default)]
+    pub delivered: u64,
+    /// For how many seconds its agents were connected, each line by itself.
+    #[serde(default)]
+    pub connected_s: u64,
+}
+
+/// What an account may use in a month; what is not said is not bounded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Plan {
+    /// What the operator calls it.
+    pub name: String,
+    /// Messages in a month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_max: Option<u64>,
+    /// Bytes in a month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_max: Option<u64>,
+    /// When the month ends and counting begins anew.
+    #[serde(default)]
+    pub renews_at: String,
 }
 
 /// `GET /readyz`.
@@ -434,6 +517,9 @@ pub enum Code {
     Denied,
     /// 403: the account has shut out this agent.
     AgentDisabled,
+    /// 403: the account has used up what its plan allows in a month; `retry_after_s` is how long the
+    /// month still goes on.
+    QuotaExceeded,
     /// 404: no such path, or nothing there that the caller may know of.
     NotFound,
     /// 405: the path is there, the method is not.

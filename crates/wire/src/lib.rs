@@ -10,6 +10,7 @@ pub mod frame;
 pub mod http;
 pub mod id;
 pub mod invite;
+pub mod month;
 pub mod name;
 pub mod refusal;
 pub mod statement;

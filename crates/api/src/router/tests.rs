@@ -21,6 +21,7 @@ use crate::run::Server;
 mod relays;
 mod standing;
 mod tokens;
+mod usage;
 
 const NOW: Time = Time(1_790_000_000_000);
 const PASSWORD: &str = "correct horse battery";
@@ -234,7 +235,7 @@ async fn a_revoked_key_is_refused_at_once_although_it_was_familiar() {
     assert!(keys.keys[0].revoked_at.is_some() && keys.keys[0].last_used_at.is_some());
     let usage: Usage = house.get("/v1/usage", alice.session()).await.read();
     assert_eq!(
-        usage.months[0].token_exchanges, 1,
+        usage.months[0].used.token_exchanges, 1,
         "the refused one was not counted"
     );
 }
@@ -379,9 +380,16 @@ async fn usage_is_counted_by_month() {
     let months: Vec<_> = usage
         .months
         .iter()
-        .map(|month| (month.month.as_str(), month.token_exchanges, month.messages))
+        .map(|month| {
+            (
+                month.month.to_string(),
+                month.used.token_exchanges,
+                month.used.messages,
+            )
+        })
         .collect();
-    assert_eq!(months, [("2026-10", 1, 0), ("2026-09", 2, 0)]);
+    let month = |text: &str, exchanges| (text.to_owned(), exchanges, 0);
+    assert_eq!(months, [month("2026-10", 1), month("2026-09", 2)]);
 }
 
 #[tokio::test]

@@ -9,12 +9,14 @@
 //! A commit whose answer was lost may have taken place: whoever tries again finds it done.
 
 mod schema;
+mod usage;
 
 use std::{fmt, io, pin::Pin, time::Duration};
 
 use skytale_wire::{
-    http::{MonthUsage, Revocation, Revoked},
-    id::{AgentId, Time},
+    http::{Revocation, Revoked, UsageEntry, Used},
+    id::{AgentId, RelayKey, Time},
+    month::Month,
     token::{AccountId, KeyId},
 };
 use sqlx::{
@@ -25,9 +27,9 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Created, Email, Exchange, Failure, KeyCheck,
-    KeyCreated, KeyRotated, KeyRow, NewAccount, NewKey, REVOCATIONS_MS_KEPT, Store,
+    KeyCreated, KeyRotated, KeyRow, NewAccount, NewKey, REVOCATIONS_MS_KEPT, ReportTaken, Store,
 };
-use crate::{database_url::DatabaseUrl, error::Error, secret::Hashed};
+use crate::{database_url::DatabaseUrl, error::Error, plans::Bounds, secret::Hashed};
 pub use schema::Schema;
 pub(crate) use schema::{Migrations, bring_up_to_date};
 
@@ -404,7 +406,8 @@ impl Store for Postgres {
         &self,
         id: KeyId,
         agent: Option<AgentId>,
-        month: String,
+        month: Month,
+        bounds: Bounds,
         now: Time,
     ) -> Answer<'_, Exchange> {
         self.run(move |db| {
@@ -424,6 +427,9 @@ impl Store for Postgres {
                     return Ok(Exchange::NoKey);
                 };
                 let owner = account(&owner, 0)?;
+                if usage::is_exhausted(db, owner, month, bounds).await? {
+                    return Ok(Exchange::Exhausted);
+                }
                 if let Some(agent) = agent
                     && remember_agent(db, owner, &agent, now).await? == Remembered::Disabled
                 {
@@ -434,15 +440,7 @@ impl Store for Postgres {
                     .bind(ms(now))
                     .execute(&mut *db)
                     .await?;
-                sqlx::query(
-                    "INSERT INTO usage (account, month, token_exchanges) VALUES ($1, $2, 1)
-                     ON CONFLICT (account, month)
-                     DO UPDATE SET token_exchanges = usage.token_exchanges + 1",
-                )
-                .bind(owner.0)
-                .bind(month)
-                .execute(db)
-                .await?;
+                usage::count_token(db, owner, &id, month).await?;
                 Ok(Exchange::Counted)
             })
         })
@@ -521,27 +519,28 @@ impl Store for Postgres {
         })
     }
 
-    fn usage(&self, account: AccountId) -> Answer<'_, Vec<MonthUsage>> {
+    fn usage(&self, account: AccountId) -> Answer<'_, Vec<(Month, Used)>> {
+        self.run(move |db| Box::pin(usage::by_month(db, account)))
+    }
+
+    fn usage_by_key(
+        &self,
+        account: AccountId,
+        month: Month,
+        limit: u32,
+    ) -> Answer<'_, Vec<(Option<KeyId>, Used)>> {
+        self.run(move |db| Box::pin(usage::by_key(db, account, month, limit)))
+    }
+
+    fn take_report(
+        &self,
+        relay: RelayKey,
+        number: u64,
+        entries: Vec<UsageEntry>,
+        now: Time,
+    ) -> Answer<'_, ReportTaken> {
         self.run(move |db| {
-            Box::pin(async move {
-                sqlx::query(
-                    "SELECT month, token_exchanges, messages, bytes FROM usage
-                     WHERE account = $1 ORDER BY month DESC",
-                )
-                .bind(account.0)
-                .fetch_all(db)
-                .await?
-                .iter()
-                .map(|row| {
-                    Ok(MonthUsage {
-                        month: row.try_get(0)?,
-                        token_exchanges: count(row, 1)?,
-                        messages: count(row, 2)?,
-                        bytes: count(row, 3)?,
-                    })
-                })
-                .collect()
-            })
+            Box::pin(async move { usage::take_report(db, relay, number, &entries, now).await })
         })
     }
 
@@ -713,7 +712,11 @@ fn senseless(what: &'static str) -> sqlx::Error {
 
 /// A clock beyond Postgres' integers is kept as the last moment there is.
 fn ms(time: Time) -> i64 {
-    i64::try_from(time.0).unwrap_or(i64::MAX)
+    number(time.0)
+}
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 async fn verb<T, W>(

@@ -11,17 +11,20 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 use skytale_wire::{
-    http::{MonthUsage, Revocation, Revoked},
-    id::{AgentId, Time},
+    http::{Revocation, Revoked, UsageEntry, Used},
+    id::{AgentId, RelayKey, Time},
+    month::Month,
     token::{AccountId, KeyId},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Created, Email, Exchange, Failure, KeyCheck,
-    KeyCreated, KeyRotated, KeyRow, NewAccount, NewKey, REVOCATIONS_MS_KEPT, Store,
+    KeyCreated, KeyRotated, KeyRow, NewAccount, NewKey, REVOCATIONS_MS_KEPT, ReportTaken, Store,
 };
-use crate::{error::Error, secret::Hashed, signing::private_dir};
+use crate::{error::Error, plans::Bounds, secret::Hashed, signing::private_dir};
+
+mod usage;
 
 /// A handle to the thread that owns the database.
 #[derive(Debug)]
@@ -358,7 +361,8 @@ impl Store for Sqlite {
         &self,
         id: KeyId,
         agent: Option<AgentId>,
-        month: String,
+        month: Month,
+        bounds: Bounds,
         now: Time,
     ) -> Answer<'_, Exchange> {
         self.run(move |tx| {
@@ -366,6 +370,9 @@ impl Store for Sqlite {
                 && is_disabled(tx, &id, &agent)?
             {
                 return Ok(Exchange::AgentDisabled);
+            }
+            if usage::is_exhausted(tx, &id, month, bounds)? {
+                return Ok(Exchange::Exhausted);
             }
             let account: Option<[u8; 16]> = tx
                 .prepare_cached(
@@ -385,14 +392,8 @@ impl Store for Sqlite {
             if let Some(agent) = agent {
                 remember_agent(tx, AccountId(account), &agent, now)?;
             }
-            tx.prepare_cached(
-                "INSERT INTO usage (account, month, token_exchanges) VALUES (?1, ?2, 1)
-                 ON CONFLICT (account, month)
-                 DO UPDATE SET token_exchanges = token_exchanges + 1",
-            )
-            .and_then(|mut counted| counted.execute(params![account, month]))
-            .map(|_| Exchange::Counted)
-            .map_err(failure)
+            usage::count_token(tx, &account, &id, month)?;
+            Ok(Exchange::Counted)
         })
     }
 
@@ -455,26 +456,27 @@ impl Store for Sqlite {
         })
     }
 
-    fn usage(&self, account: AccountId) -> Answer<'_, Vec<MonthUsage>> {
-        self.run(move |tx| {
-            tx.prepare_cached(
-                "SELECT month, token_exchanges, messages, bytes FROM usage
-                 WHERE account = ?1 ORDER BY month DESC",
-            )
-            .and_then(|mut found| {
-                found
-                    .query_map([account.0], |row| {
-                        Ok(MonthUsage {
-                            month: row.get(0)?,
-                            token_exchanges: count(row, 1)?,
-                            messages: count(row, 2)?,
-                            bytes: count(row, 3)?,
-                        })
-                    })?
-                    .collect()
-            })
-            .map_err(failure)
-        })
+    fn usage(&self, account: AccountId) -> Answer<'_, Vec<(Month, Used)>> {
+        self.run(move |tx| usage::by_month(tx, account))
+    }
+
+    fn usage_by_key(
+        &self,
+        account: AccountId,
+        month: Month,
+        limit: u32,
+    ) -> Answer<'_, Vec<(Option<KeyId>, Used)>> {
+        self.run(move |tx| usage::by_key(tx, account, month, limit))
+    }
+
+    fn take_report(
+        &self,
+        relay: RelayKey,
+        number: u64,
+        entries: Vec<UsageEntry>,
+        now: Time,
+    ) -> Answer<'_, ReportTaken> {
+        self.run(move |tx| usage::take_report(tx, relay, number, &entries, now))
     }
 
     fn ready(&self) -> Answer<'_, ()> {
@@ -620,7 +622,11 @@ fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 
 /// A clock beyond `SQLite`'s integers is kept as the last moment there is.
 fn ms(time: Time) -> i64 {
-    i64::try_from(time.0).unwrap_or(i64::MAX)
+    number(time.0)
+}
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn in_transaction<T>(
@@ -723,6 +729,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_accounts.sql"),
     include_str!("../migrations/0002_revocations.sql"),
     include_str!("../migrations/0003_standing.sql"),
+    include_str!("../migrations/0004_usage.sql"),
 ];
 /// What [`key_row`] reads.
 const KEY_COLUMNS: &str = "id, name, created_ms, last_used_ms, revoked_ms, scopes, expires_ms";
@@ -807,6 +814,7 @@ mod tests {
                 "4e16c6179d20022c6489b6aeb33da05e7c4e5b152e546317679125eabb845f02",
                 "49521e0c2e685454aff2f874676dd267f5b846f62985e7936156c432108be61d",
                 "9a85999b1582161dc56c1f1cb5b8394df9652b355d8d5b3246ad8156572ccb26",
+                "028848dfd47612ece375954a8cdad7e7d582adc9efa79a6a6575794931180533",
             ]
         );
     }
