@@ -110,6 +110,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "9a85999b1582161dc56c1f1cb5b8394df9652b355d8d5b3246ad8156572ccb26",
     ),
     (
+        "crates/api/src/migrations/0004_usage.sql",
+        "028848dfd47612ece375954a8cdad7e7d582adc9efa79a6a6575794931180533",
+    ),
+    (
         "crates/api/src/migrations/postgres/0001_accounts.sql",
         "c4061a8fe647bdbab2e187e1b472d36d4251ae4f4bfdf8a735cd462294ae3e41",
     ),
@@ -122,8 +126,16 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "ffdc2f3c4e842a582efd341a020b2de2f6485a16a968e70430cbf8e0c2e04e8b",
     ),
     (
+        "crates/api/src/migrations/postgres/0004_usage.sql",
+        "c2c02621c3f90c522d7ef143af396c152bbaf084b6dc4b01ea565897aae0db98",
+    ),
+    (
         "crates/relay/src/archive/migrations/0001_archive.sql",
         "a6f6d23a1d202018df3383bef0ed58928b83d9596cb493a3b574367c1c892b84",
+    ),
+    (
+        "crates/relay/src/archive/migrations/0002_usage.sql",
+        "b40d8709999f0aa2eb372b6f3f9238ad823692f613486b9056444815d92996f2",
     ),
 ];
 

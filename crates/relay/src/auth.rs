@@ -311,6 +311,10 @@ impl Source {
         known.fetched = now;
     }
 
+    fn remote(&self) -> Option<&Remote> {
+        self.remote.as_ref()
+    }
+
     /// All that the issuer had revoked by then has been passed on.
     fn hear(&self, now: Time) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -397,6 +401,7 @@ const SILENCE_MS_MAX: u64 = 60_000;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 const JWKS_BYTES_MAX: usize = 65_536;
 
+pub(crate) mod reports;
 pub(crate) mod revocations;
 #[cfg(test)]
 mod tests;

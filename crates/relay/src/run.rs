@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     archive::{ArchiveError, fjall::FjallArchive, sqlite::SqliteArchive},
-    auth::{Gate, GateError, revocations},
+    auth::{Gate, GateError, reports::Reports, revocations},
     config::{BadConfig, Engine, RelayConfig},
     driver::{Clock, Door, Driver, StartError},
     edge::{
@@ -39,6 +39,7 @@ pub struct Relay {
     quic: QuicEdge,
     grpc: Option<GrpcEdge>,
     health: Health,
+    reports: Reports,
     draining: CancellationToken,
     /// Ends what has no end of its own.
     _background: DropGuard,
@@ -99,6 +100,7 @@ impl Relay {
             guests: config.guests,
             retention_ms: config.retention_ms(),
             slim: config.slim.clone(),
+            meters: gate.has_taker(),
         };
         let driver = open_driver(&config, hub, clock).await?;
         let draining = CancellationToken::new();
@@ -109,6 +111,7 @@ impl Relay {
             draining: draining.clone(),
         };
         let following = revocations::follow(gate.clone(), secret.clone(), driver.door());
+        let reports = Reports::start(gate.clone(), secret.clone(), driver.door(), driver.usage());
         let background = CancellationToken::new();
         tokio::spawn(background.clone().run_until_cancelled_owned(following));
         let (health, quic, grpc) = match open_doors(&config, secret, watched).await {
@@ -132,6 +135,7 @@ impl Relay {
             quic,
             grpc,
             health,
+            reports,
             draining,
             _background: background.drop_guard(),
         })
@@ -178,7 +182,8 @@ impl Relay {
                 grpc.finish(GOODBYE_MAX).await;
             }
         };
-        tokio::join!(self.quic.finish(GOODBYE_MAX), grpc);
+        let last_report = self.reports.stop();
+        tokio::join!(self.quic.finish(GOODBYE_MAX), grpc, last_report);
         self.health.stop().await;
         info!(relay = %self.key.short(), "the relay has stopped");
     }
