@@ -42,7 +42,7 @@ impl Places {
         let relay = places.relay();
         relay.text("relay").clone_into(&mut places.relay);
         let (_, at) = places.relay.split_once('@').unwrap();
-        places.relay_at = at.to_owned();
+        at.clone_into(&mut places.relay_at);
         let api = places.api();
         let signup = format!(
             "signup --api-url http://{} --email alice@example.org --password-stdin",

@@ -131,7 +131,9 @@ impl Store {
             }
             Write::Charge { number, charges } => {
                 if std::mem::replace(&mut self.last_charge, number) != number {
-                    charges.iter().for_each(|charge| self.charge(charge));
+                    for charge in &charges {
+                        self.charge(charge);
+                    }
                 }
                 Written::Done
             }
