@@ -25,6 +25,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("skytale-slim", &[]),
     ("skytale-slim-session", &["skytale-slim"]),
     ("skytale-tunnel", &["skytale-wire"]),
+    ("skytale-certificate", &[]),
     ("skytale-agent", &["skytale-wire"]),
     (
         "skytale-relay",
@@ -33,9 +34,10 @@ const HOUSE: &[(&str, &[&str])] = &[
             "skytale-shape",
             "skytale-slim",
             "skytale-tunnel",
+            "skytale-certificate",
         ],
     ),
-    ("skytale-api", &["skytale-wire"]),
+    ("skytale-api", &["skytale-wire", "skytale-certificate"]),
     (
         "skytale-sdk",
         &[
