@@ -8,6 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use confique::{
+    Layer as _,
+    meta::{FieldKind, LeafKind},
+};
 use skytale_wire::http::RelayAt;
 
 use crate::{database_url::DatabaseUrl, error::Error};
@@ -22,12 +26,11 @@ pub struct Config {
     pub addr: SocketAddr,
 
     /// The `SQLite` database, made on first use. Not used when there is a `database_url`.
-    #[config(env = "SKYTALE_API_DATABASE", default = "server/api.db")]
+    #[config(default = "server/api.db")]
     pub database: PathBuf,
 
     /// A Postgres database instead: `postgres://USER:PASSWORD@HOST/NAME`. Unless it is on this
     /// machine, it is reached by verified TLS only.
-    #[config(env = "SKYTALE_DATABASE_URL")]
     pub database_url: Option<DatabaseUrl>,
 
     /// Connections held to Postgres at once. A verb takes one for some milliseconds; those of all
@@ -50,17 +53,31 @@ pub struct Config {
     pub database_migrate: bool,
 
     /// The directory of the key that signs tokens, made on first use.
-    #[config(env = "SKYTALE_API_KEY_DIR", default = "server/keys")]
+    #[config(default = "server/keys")]
     pub key_dir: PathBuf,
 
     /// The relays that take this server's tokens. It signs tokens for no other.
     #[config(default = [])]
     pub relays: Vec<RelayAt>,
 
-    /// A reverse proxy in front of the server speaks TLS. Without it, only loopback addresses are
-    /// listened on: passwords and keys must not cross a network in clear.
+    /// The certificate chain of this server, a PEM file: with it and `tls_key` the server speaks
+    /// TLS 1.3 and nothing else. Both are read again when they change.
+    #[config(env = "SKYTALE_API_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key that belongs to it.
+    #[config(env = "SKYTALE_API_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// A reverse proxy in front of the server speaks TLS. Without it and without a certificate, only
+    /// loopback addresses are listened on: passwords and keys must not cross a network in clear.
     #[config(env = "SKYTALE_API_BEHIND_PROXY", default = false)]
     pub behind_proxy: bool,
+
+    /// Where health and metrics are read, by plain HTTP: for the operator's own network only.
+    /// Nothing is served there unless an address is given.
+    #[config(env = "SKYTALE_API_ADMIN_ADDR")]
+    pub admin_addr: Option<SocketAddr>,
 
     /// How long a token lives, at most 3600 seconds.
     #[config(default = 3600)]
@@ -111,24 +128,76 @@ pub struct Config {
     pub danger_argon2_passes: u32,
 }
 
+/// What one place says of the settings, be it little.
+pub type Layer = <Config as confique::Config>::Layer;
+
+/// One of the settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// Its name in the section.
+    pub name: &'static str,
+    /// The variable of the environment that sets it.
+    pub variable: Option<&'static str>,
+    /// What holds when nobody sets it.
+    pub default: Option<serde_json::Value>,
+}
+
 impl Config {
     /// The defaults, with database and keys below `dir`.
     pub fn new(dir: &Path) -> Self {
-        let defaults = <<Self as confique::Config>::Layer as confique::Layer>::default_values();
-        let defaults =
-            <Self as confique::Config>::from_layer(defaults).expect("every setting has a default");
+        Self::over_defaults(dir, Layer::empty())
+    }
+
+    /// Lays flags over the environment, that over a file, and all over the defaults. Database and keys
+    /// are below `dir`, whatever the layers say.
+    pub fn layered(dir: &Path, flags: Layer, file: Layer) -> Result<Self, Error> {
+        let environment = Layer::from_env().map_err(|_| {
+            Error::Misuse(
+                "a variable SKYTALE_API_… of the environment is not what its setting takes: see \
+                 `skytale config show`",
+            )
+        })?;
+        let layers = flags.with_fallback(environment).with_fallback(file);
+        Ok(Self::over_defaults(dir, layers))
+    }
+
+    /// What can be set, for whoever shows it or reads a file.
+    pub fn settings() -> Vec<Setting> {
+        let fields = <Self as confique::Config>::META.fields;
+        let settings = fields.iter().filter_map(|field| match field.kind {
+            FieldKind::Leaf { env, kind } => Some(Setting {
+                name: field.name,
+                variable: env,
+                default: match kind {
+                    LeafKind::Required { default } => {
+                        default.and_then(|it| serde_json::to_value(it).ok())
+                    }
+                    LeafKind::Optional => None,
+                },
+            }),
+            FieldKind::Nested { .. } => None,
+        });
+        settings.collect()
+    }
+
+    fn over_defaults(dir: &Path, layers: Layer) -> Self {
+        let layers = layers.with_fallback(Layer::default_values());
+        let config =
+            <Self as confique::Config>::from_layer(layers).expect("every setting has a default");
         Self {
             database: dir.join("api.db"),
             key_dir: dir.join("keys"),
-            ..defaults
+            ..config
         }
     }
 
     /// Finds settings that cannot work together, before anything is opened.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let wrong = if !self.addr.ip().is_loopback() && !self.behind_proxy {
-            "the API server speaks plain HTTP: listen on a loopback address, or set behind_proxy \
-             when a proxy in front of it speaks TLS"
+        let wrong = if self.tls_cert.is_some() != self.tls_key.is_some() {
+            "tls_cert and tls_key belong together: give both or neither"
+        } else if !self.addr.ip().is_loopback() && !self.behind_proxy && self.tls_cert.is_none() {
+            "beyond this machine the API server must not speak plain HTTP: give it tls_cert and \
+             tls_key, or behind_proxy when a proxy in front of it speaks TLS, or a loopback address"
         } else if self.token_lifetime_s == 0 || self.token_lifetime_s > 3600 {
             "token_lifetime_s must be between 1 and 3600"
         } else if self.head_bytes_max < 8192 {
@@ -161,8 +230,6 @@ impl Config {
 mod tests {
     use super::*;
 
-    type Layer = <Config as confique::Config>::Layer;
-
     #[test]
     fn the_defaults_are_sound() {
         let config = Config::new(Path::new("x"));
@@ -173,13 +240,20 @@ mod tests {
     }
 
     #[test]
-    fn a_public_address_needs_a_proxy() {
+    fn a_public_address_needs_a_proxy_or_a_certificate() {
         let mut config = Config::new(Path::new("x"));
         config.addr = "0.0.0.0:7700".parse().unwrap();
 
         assert!(matches!(config.check(), Err(Error::Misuse(_))));
         config.behind_proxy = true;
         assert!(config.check().is_ok());
+        config.behind_proxy = false;
+        config.tls_cert = Some("cert.pem".into());
+        assert!(config.check().is_err(), "a certificate without its key");
+        config.tls_key = Some("key.pem".into());
+        assert!(config.check().is_ok());
+        config.tls_cert = None;
+        assert!(config.check().is_err(), "a key without its certificate");
     }
 
     #[test]
@@ -194,6 +268,20 @@ mod tests {
 
         let refused = config.check().unwrap_err().to_string();
         assert!(refused.contains("sslmode"), "{refused}");
+    }
+
+    #[test]
+    fn a_flag_goes_before_a_file_and_that_before_the_default() {
+        let layer = |json: &str| serde_json::from_str::<Layer>(json).unwrap();
+        let flags = layer(r#"{"addr":"127.0.0.1:1"}"#);
+        let file = layer(r#"{"addr":"127.0.0.1:2","live_keys_max":3}"#);
+
+        let config = Config::layered(Path::new("x"), flags, file).unwrap();
+
+        assert_eq!(config.addr.port(), 1);
+        assert_eq!(config.live_keys_max, 3);
+        assert_eq!(config.head_bytes_max, 16_384);
+        assert_eq!(config.key_dir, Path::new("x/keys"));
     }
 
     #[test]

@@ -8,8 +8,10 @@
 //! it is told to stop. Begin reading at `router.rs`: every route is on that page.
 
 mod accounts;
+mod admin;
 mod agents;
 mod api_keys;
+pub mod backup;
 mod body;
 mod caller;
 pub mod clock;
@@ -24,6 +26,8 @@ mod run;
 mod secret;
 mod signing;
 mod store;
+mod tally;
+mod tls;
 mod tokens;
 mod usage;
 

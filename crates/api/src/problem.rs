@@ -9,7 +9,8 @@ use axum::{
     http::{
         HeaderValue, StatusCode,
         header::{
-            CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+            CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
+            X_CONTENT_TYPE_OPTIONS,
         },
     },
     middleware::Next,
@@ -205,14 +206,18 @@ pub(crate) async fn door(State(app): State<App>, request: Request, next: Next) -
     }
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if app.config.tls_cert.is_some() {
+        headers.insert(STRICT_TRANSPORT_SECURITY, A_YEAR_BY_TLS);
+    }
     headers
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert("x-request-id", id);
     }
-    let status = response.status().as_u16();
     let ms = app.clock.now().since(began);
+    app.tally.answer(&route, &method, response.status(), ms);
+    let status = response.status().as_u16();
     if status == 500 {
         tracing::error!(request = %id, %method, route, status, ms, "answered");
     } else {
@@ -225,6 +230,9 @@ pub(crate) async fn door(State(app): State<App>, request: Request, next: Next) -
 pub(crate) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     Refusal::INTERNAL.into_response()
 }
+
+/// Browsers come by TLS from now on. Behind a proxy it is the proxy's to say.
+const A_YEAR_BY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// `/readyz` says which part is not ready in a body of its own.
 fn speaks_for_itself(response: &Response) -> bool {

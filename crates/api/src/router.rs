@@ -28,6 +28,7 @@ use crate::{
     secret::{Hasher, random},
     signing::SigningKeys,
     store::Store,
+    tally::Tally,
     tokens, usage,
 };
 
@@ -75,6 +76,8 @@ pub(crate) struct Shared {
     /// Rings when something was revoked, and when the server is about to end.
     pub(crate) revoked: Notify,
     pub(crate) draining: AtomicBool,
+    /// What has been done so far.
+    pub(crate) tally: Tally,
 }
 
 impl App {
@@ -106,11 +109,11 @@ impl Deref for App {
 }
 
 /// The process runs. Says nothing of its parts: who restarts it must not do so for a full disk.
-async fn alive() -> &'static str {
+pub(crate) async fn alive() -> &'static str {
     "alive\n"
 }
 
-async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
+pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
     let draining = app.draining.load(Ordering::Relaxed);
     let store = app.store.ready().await.is_ok();
     let ready = store && !draining;

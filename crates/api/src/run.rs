@@ -28,6 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admin::Admin,
     clock::Clock,
     config::Config,
     error::Error,
@@ -39,6 +40,8 @@ use crate::{
         postgres::{Limits, Migrations, Postgres},
         sqlite::Sqlite,
     },
+    tally::Tally,
+    tls::Doorway,
 };
 
 /// An API server that has opened its files and its port. Requests wait in the system's queue until
@@ -48,6 +51,8 @@ pub struct Server {
     shared: Shared,
     listener: TcpListener,
     addr: SocketAddr,
+    doorway: Doorway,
+    admin: Option<Admin>,
 }
 
 /// The account that `skytale up` works with, and a key for it.
@@ -74,17 +79,38 @@ impl Server {
         let addr = listener
             .local_addr()
             .map_err(|e| Error::Unreachable("the API server's port is unknown", e))?;
+        let admin = match config.admin_addr {
+            Some(addr) => Some(Admin::bind(addr).await?),
+            None => None,
+        };
         let store = open_store(&config, &clock).await?;
+        let opening = aside(move || {
+            let doorway = Doorway::open(&config)?;
+            Ok((doorway, open(config, clock, store)?))
+        });
+        let (doorway, shared) = opening.await?;
         Ok(Self {
-            shared: aside(move || open(config, clock, store)).await?,
+            shared,
             listener,
             addr,
+            doorway,
+            admin,
         })
     }
 
     /// Where it listens: the real port, when 0 was asked for.
     pub const fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where health and metrics are read, if anywhere.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::addr)
+    }
+
+    /// Whether callers must speak TLS.
+    pub const fn speaks_tls(&self) -> bool {
+        self.doorway.speaks_tls()
     }
 
     /// What verifies this server's tokens, for a relay in the same process.
@@ -147,6 +173,13 @@ impl Server {
         let router = routes(app.clone());
         let looking = look_after_keys(app.clone());
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(looking));
+        let watching = self.doorway.clone().watch();
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(watching));
+        // Ends when it is dropped, with the last request.
+        let mut admin = JoinSet::new();
+        if let Some(listening) = self.admin {
+            admin.spawn(listening.serve(app.clone()));
+        }
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -158,7 +191,9 @@ impl Server {
                 {
                     match accepted {
                         Ok((stream, _)) => {
-                            let served = connection(stream, &router, &app, shutdown.clone());
+                            app.tally.accept();
+                            let door = self.doorway.clone();
+                            let served = connection(stream, door, &router, &app, shutdown.clone());
                             connections.spawn(served);
                         }
                         // Mostly "too many open files": accepting again at once would only spin.
@@ -245,6 +280,7 @@ fn open(config: Config, clock: Clock, store: Box<dyn Store>) -> Result<Shared, E
         places: Semaphore::new(config.requests_max),
         revoked: Notify::new(),
         draining: AtomicBool::new(false),
+        tally: Tally::default(),
         config,
         clock,
         store,
@@ -272,20 +308,26 @@ async fn look_after_keys(app: App) {
 /// One connection until its end. When the server stops, the request in it is finished first.
 fn connection(
     stream: TcpStream,
+    doorway: Doorway,
     router: &Router,
     app: &App,
     shutdown: CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(app.config.head_ms_max))
-        .max_buf_size(app.config.head_bytes_max)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(
-            TokioIo::new(stream),
-            TowerToHyperService::new(router.clone()),
-        );
+    let service = TowerToHyperService::new(router.clone());
+    let app = app.clone();
     async move {
+        let head_max = Duration::from_millis(app.config.head_ms_max);
+        let greeting = doorway.greet(stream, head_max);
+        let Some(Some(stream)) = shutdown.run_until_cancelled(greeting).await else {
+            app.tally.fail_handshake();
+            return;
+        };
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head_max)
+            .max_buf_size(app.config.head_bytes_max)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service);
         let mut serving = std::pin::pin!(serving);
         let ended = tokio::select! {
             ended = serving.as_mut() => ended,

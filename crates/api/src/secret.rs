@@ -69,6 +69,7 @@ pub(crate) struct Hasher {
     /// What is checked when there is nothing to check against, so that both take equally long.
     nobody: Hashed,
     runs: Arc<AtomicU64>,
+    places: usize,
 }
 
 impl Hasher {
@@ -88,6 +89,7 @@ impl Hasher {
             argon2,
             running: Arc::new(Semaphore::new(cores)),
             admitted: Arc::new(Semaphore::new(cores + config.hashes_waiting_max)),
+            places: cores + config.hashes_waiting_max,
             verified: Cache::builder()
                 .max_capacity(REMEMBERED_MAX)
                 .time_to_live(REMEMBERED_FOR)
@@ -140,6 +142,11 @@ impl Hasher {
     /// Drops what is remembered of a key.
     pub(crate) async fn forget(&self, id: &KeyId) {
         self.verified.invalidate(id).await;
+    }
+
+    /// How many wait for it, or are in it.
+    pub(crate) fn waiting(&self) -> usize {
+        self.places - self.admitted.available_permits()
     }
 
     async fn hash(&self, text: &str) -> Result<Hashed, Busy> {
@@ -196,7 +203,6 @@ impl Hasher {
     }
 
     /// How often Argon2 ran for a caller.
-    #[cfg(test)]
     pub(crate) fn runs(&self) -> u64 {
         self.runs.load(Ordering::Relaxed)
     }

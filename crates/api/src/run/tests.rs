@@ -5,6 +5,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
+mod tls;
+
 struct Running {
     addr: SocketAddr,
     stop: CancellationToken,

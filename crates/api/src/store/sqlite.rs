@@ -697,7 +697,7 @@ fn migrate(db: &mut Connection) -> Result<(), Error> {
     clippy::needless_pass_by_value,
     reason = "the shape that map_err takes"
 )]
-pub(super) fn failure(error: rusqlite::Error) -> Failure {
+pub(crate) fn failure(error: rusqlite::Error) -> Failure {
     use rusqlite::ErrorCode as Code;
     let code = error.sqlite_error_code();
     tracing::warn!(?code, "the store refused");

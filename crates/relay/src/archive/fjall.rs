@@ -43,6 +43,10 @@ use super::{
     StoredChannel, StoredRecord, WelcomeRow, Write, Written, fate_of,
 };
 
+mod copy;
+
+pub use copy::{CopyError, pass};
+
 /// The writing side.
 #[derive(Debug)]
 pub struct FjallArchive {
@@ -767,7 +771,8 @@ const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const WORKER_THREADS: usize = 2;
 const COPY_BYTES: usize = 64 * 1024;
 const NUMBER_LEN: usize = 8;
-const DATABASE_DIR: &str = "archive.fjall";
+/// Where the database lies below the relay's data directory.
+pub const DATABASE_DIR: &str = "archive.fjall";
 const REWRITE_FILE: &str = "journal.rewrite";
 const ARRIVALS: &[u8] = b"arrivals";
 const PROBE: &[u8] = b"probe";

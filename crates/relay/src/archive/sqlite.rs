@@ -38,7 +38,7 @@ impl SqliteArchive {
     /// Opens or creates `archive.db` in a directory that exists.
     pub fn open(dir: &Path) -> Result<Self, ArchiveError> {
         let lock = lock(&dir.join("archive.lock"))?;
-        let path = dir.join("archive.db");
+        let path = dir.join(DATABASE_FILE);
         let mut writer = Connection::open(&path).map_err(failed)?;
         writer
             .pragma_update(None, "journal_mode", "WAL")
@@ -55,6 +55,18 @@ impl SqliteArchive {
             reader: SqliteReader(Arc::new(Mutex::new(reader))),
             _lock: Some(lock),
         })
+    }
+
+    /// Writes a copy as of one moment into an empty file, also while a relay has it open.
+    pub fn copy(dir: &Path, to: &Path) -> Result<(), ArchiveError> {
+        let to = to.to_str().ok_or_else(|| {
+            ArchiveError::Unavailable("the copy's path is not written in UTF-8".into())
+        })?;
+        let connection = Connection::open(dir.join(DATABASE_FILE)).map_err(failed)?;
+        connection
+            .execute("VACUUM INTO ?1", [to])
+            .map(|_| ())
+            .map_err(failed)
     }
 
     /// An archive that ends with its last handle: for the simulation.
@@ -591,6 +603,8 @@ fn migrate(connection: &mut Connection) -> Result<(), ArchiveError> {
 }
 
 /// More than this file has.
+/// Where the database lies below the relay's data directory.
+pub const DATABASE_FILE: &str = "archive.db";
 const STATEMENTS_MAX: usize = 64;
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_archive.sql")];
 
