@@ -39,6 +39,7 @@ pub(crate) struct Arguments {
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Everywhere {
     /// Which agent of this machine acts; may be left out when there is just one
@@ -94,6 +95,10 @@ pub(crate) struct Everywhere {
     /// Log more to stderr: -v what happens, -vv details [env: SKYTALE_LOG]
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+
+    /// Write to stderr as JSON, one line for each event [env: SKYTALE_LOG_JSON]
+    #[arg(long, global = true)]
+    pub(crate) log_json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -113,6 +118,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Migrate,
     },
+    /// Copy what the servers of this data directory keep into one file, also while they run
+    #[command(before_help = examples::BACKUP)]
+    Backup(Backup),
+    /// Put such a copy where no server has run
+    #[command(before_help = examples::RESTORE)]
+    Restore(Restore),
 
     /// Open a channel, or make it
     #[command(before_help = examples::OPEN)]
@@ -222,6 +233,10 @@ pub(crate) enum Command {
     #[command(before_help = examples::USAGE)]
     Usage,
 
+    /// Ask a server of this machine whether it is ready
+    #[command(before_help = examples::HEALTH)]
+    Health(Health),
+
     /// Find out what does not work, and what repairs it
     #[command(before_help = examples::DOCTOR)]
     Doctor,
@@ -259,15 +274,17 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Where the API server listens; port 0 takes a free one
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7700")]
-    pub(crate) api_addr: SocketAddr,
-    /// Where the relay listens, by UDP
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4433")]
-    pub(crate) relay_addr: SocketAddr,
-    /// Where health and metrics are served
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8443")]
-    pub(crate) health_addr: SocketAddr,
+    /// Where the API server listens; port 0 takes a free one [default: 127.0.0.1:7700]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) api_addr: Option<SocketAddr>,
+    /// Where the relay listens, by UDP [default: 127.0.0.1:4433]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) relay_addr: Option<SocketAddr>,
+    /// Where the relay's health and metrics are served [default: 127.0.0.1:8443]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) health_addr: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) admin: Admin,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]
@@ -279,8 +296,11 @@ pub(crate) struct Up {
     #[arg(long)]
     pub(crate) no_guests: bool,
     /// The least that every agent's line must hide: a mode or preset, as for --traffic
-    #[arg(long, value_name = "MODE", default_value = "padded", value_parser = at_least)]
-    pub(crate) traffic_at_least: AtLeast,
+    /// [default: padded]
+    #[arg(long, value_name = "MODE", value_parser = at_least)]
+    pub(crate) traffic_at_least: Option<AtLeast>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFile,
 }
 
 #[derive(Debug, Args)]
@@ -289,16 +309,43 @@ pub(crate) struct Up {
     reason = "the fields are the names of flags"
 )]
 pub(crate) struct Api {
-    /// Where the API server listens; port 0 takes a free one
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7700")]
-    pub(crate) api_addr: SocketAddr,
+    /// Where the API server listens; port 0 takes a free one [default: 127.0.0.1:7700]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) api_addr: Option<SocketAddr>,
+    /// PEM file of the certificate chain: the server then speaks TLS 1.3. Read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// PEM file of the certificate's private key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// A reverse proxy in front of it speaks TLS, so it may listen beyond this machine
     #[arg(long)]
     pub(crate) behind_proxy: bool,
     #[command(flatten)]
+    pub(crate) admin: Admin,
+    #[command(flatten)]
     pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFile,
     #[command(subcommand)]
     pub(crate) command: Option<ApiCommand>,
+}
+
+/// What the servers are set up by, besides flags.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SettingsFile {
+    /// A file of settings for the servers; flags go before it [env: SKYTALE_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The API server's address for operators.
+#[derive(Debug, Args)]
+pub(crate) struct Admin {
+    /// Where the API server's health and metrics are served, by plain HTTP: not for the internet
+    /// [default: off]
+    #[arg(long, value_name = "IP:PORT", alias = "admin-listen")]
+    pub(crate) admin_addr: Option<MaybeAddr>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -322,9 +369,9 @@ pub(crate) enum ApiCommand {
 pub(crate) struct Database {
     #[command(flatten)]
     pub(crate) place: DatabasePlace,
-    /// How many connections to Postgres may be open at once
-    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) database_connections_max: u32,
+    /// How many connections to Postgres may be open at once [default: 10]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) database_connections_max: Option<u32>,
     /// Do not apply migrations that the Postgres database lacks: do not start then
     #[arg(long)]
     pub(crate) no_migrate: bool,
@@ -360,25 +407,56 @@ pub(crate) enum Migrate {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// Where health is served: a relay's --health-addr, an API server's --admin-addr
+    #[arg(value_name = "IP:PORT", default_value = "127.0.0.1:8443")]
+    pub(crate) addr: SocketAddr,
+    /// Ask only whether it is alive
+    #[arg(long)]
+    pub(crate) live: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file to make; it holds secrets
+    pub(crate) file: PathBuf,
+    /// Replace it when it is there already
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The file that `skytale backup` made
+    pub(crate) file: PathBuf,
+    /// Only read it and look whether it is whole
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Args)]
 #[expect(
     clippy::struct_field_names,
     reason = "the fields are the names of flags"
 )]
 pub(crate) struct Relay {
-    /// Where the relay listens, by UDP; port 0 takes a free one
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4433")]
-    pub(crate) relay_addr: SocketAddr,
+    /// Where the relay listens, by UDP; port 0 takes a free one [default: 127.0.0.1:4433]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) relay_addr: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) grpc: Grpc,
-    /// Where health and metrics are served
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8443")]
-    pub(crate) health_addr: SocketAddr,
+    /// Where health and metrics are served [default: 127.0.0.1:8443]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) health_addr: Option<SocketAddr>,
     /// Let nobody join who has no account
     #[arg(long)]
     pub(crate) no_guests: bool,
     /// The least that every agent's line must hide: a mode or preset, as for --traffic
-    #[arg(long, value_name = "MODE", default_value = "padded", value_parser = at_least)]
-    pub(crate) traffic_at_least: AtLeast,
+    /// [default: padded]
+    #[arg(long, value_name = "MODE", value_parser = at_least)]
+    pub(crate) traffic_at_least: Option<AtLeast>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFile,
 }
 
 /// The relay's door for gRPC.
@@ -389,13 +467,9 @@ pub(crate) struct Relay {
 )]
 pub(crate) struct Grpc {
     /// Where SLIM's agents connect, and ours where UDP is blocked; port 0 takes a free one, off none
-    #[arg(
-        long,
-        value_name = "IP:PORT",
-        default_value = "127.0.0.1:5000",
-        alias = "slim-addr"
-    )]
-    pub(crate) grpc_addr: MaybeAddr,
+    /// [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "IP:PORT", alias = "slim-addr")]
+    pub(crate) grpc_addr: Option<MaybeAddr>,
     /// PEM file of the certificate chain for that address; read again when it changes
     #[arg(long, value_name = "FILE", requires = "grpc_tls_key")]
     pub(crate) grpc_tls_cert: Option<PathBuf>,
@@ -657,7 +731,10 @@ pub(crate) struct Demo {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Show each setting and where it comes from
-    Show,
+    Show {
+        #[command(flatten)]
+        settings: SettingsFile,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -804,7 +881,9 @@ The first start makes a local account, an API key and the context \"local\" with
     pub(super) const API: &str = "\
 Examples:
   skytale api --relay KEY@relay.example.org:4433
-  skytale api --api-addr 0.0.0.0:7700 --behind-proxy --relay KEY@relay.example.org:4433
+  skytale api --api-addr 0.0.0.0:7700 --tls-cert chain.pem --tls-key key.pem \\
+    --relay KEY@relay.example.org:4433
+  skytale api --api-addr 10.0.0.5:7700 --behind-proxy --relay KEY@relay.example.org:4433
   SKYTALE_DATABASE_URL_FILE=url.txt skytale api --relay KEY@relay.example.org:4433
   skytale api rotate-signing-key
 
@@ -823,6 +902,20 @@ Examples:
 
 An API server applies migrations by itself when it starts, unless it is told --no-migrate. The key
 that signs tokens is a file (server/keys/signing.key) and is not moved.";
+    pub(super) const BACKUP: &str = "\
+Examples:
+  skytale backup skytale.backup
+  skytale backup skytale.backup --force --json --data-dir DIR
+
+In it: the API server's SQLite database, the keys that sign tokens, the relay's key and its archive.
+Accounts in Postgres are backed up by pg_dump; agents' vaults are in no backup.";
+    pub(super) const RESTORE: &str = "\
+Examples:
+  skytale restore skytale.backup --data-dir DIR
+  skytale restore skytale.backup --check
+
+The data directory must have no servers yet. Agents that have seen more of a channel than the backup
+has take nothing more from it, so the newest backup is the one to restore.";
     pub(super) const OPEN: &str = "\
 Examples:
   skytale open acme/ops/plan --as planner";
@@ -974,6 +1067,13 @@ Examples:
 Examples:
   skytale usage
   skytale usage --json";
+    pub(super) const HEALTH: &str = "\
+Examples:
+  skytale health
+  skytale health 127.0.0.1:7701 --json
+  skytale health --live
+
+Exit codes: 0 when it is ready, 1 when it is not, 5 when nobody answers.";
     pub(super) const DOCTOR: &str = "\
 Examples:
   skytale doctor
@@ -991,7 +1091,7 @@ Examples:
     pub(super) const CONFIG: &str = "\
 Examples:
   skytale config show
-  skytale config show --json";
+  skytale config show --config skytale.toml --json";
     pub(super) const CONTEXT: &str = "\
 Examples:
   skytale context add work --api-url https://api.example.org --relay KEY@relay.example.org:4433
