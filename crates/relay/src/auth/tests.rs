@@ -41,10 +41,10 @@ fn a_file_of_authorities_that_holds_none_is_refused() {
     let gate = || Gate::trusting(RELAY, &issuers, Some(&file), Clock::system()).map(|_| ());
 
     assert_eq!(gate(), Err(GateError::Authorities));
-    std::fs::write(&file, "nothing in PEM").unwrap();
+    fs::write(&file, "nothing in PEM").unwrap();
     assert_eq!(gate(), Err(GateError::Authorities));
     let own = rcgen::generate_simple_self_signed(["api.example.org".to_owned()]).unwrap();
-    std::fs::write(&file, own.cert.pem()).unwrap();
+    fs::write(&file, own.cert.pem()).unwrap();
     assert_eq!(gate(), Ok(()));
 }
 
