@@ -27,7 +27,7 @@ fn class<'py>(py: Python<'py>, error: &Error) -> PyResult<&'py Bound<'py, PyType
     static TIMEOUT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let (known, name) = match error {
         Error::Misuse(_) | Error::NotFound(_) => (&MISUSE, "Misuse"),
-        Error::Denied(_) | Error::Unauthorized(_) => (&DENIED, "Denied"),
+        Error::Denied(_) | Error::Unauthorized(_) | Error::QuotaExceeded(_) => (&DENIED, "Denied"),
         Error::Unreachable(_) => (&UNREACHABLE, "Unreachable"),
         Error::PeerMisbehaved(_) => (&PEER_MISBEHAVED, "PeerMisbehaved"),
         Error::Timeout { .. } => (&TIMEOUT, "Timeout"),

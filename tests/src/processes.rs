@@ -139,6 +139,16 @@ impl Machine {
         let mut command = self.command(program(), &["up", "--json", "--quiet"]);
         command.args(["--api-addr", api, "--relay-addr", relay]);
         command.args(["--health-addr", health, "--grpc-addr", slim]);
+        Self::started(command)
+    }
+
+    /// One server or both, with these arguments, among which is `--json`.
+    pub fn serve(&self, arguments: &str) -> Servers {
+        let words: Vec<&str> = arguments.split(' ').collect();
+        Self::started(self.command(program(), &words))
+    }
+
+    fn started(command: Command) -> Servers {
         let (child, mut stdin) = Guarded::spawn(command);
         drop(stdin.take());
         let mut servers = Servers::new(child);

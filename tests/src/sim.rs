@@ -7,7 +7,7 @@
 //! only keys and randomness inside MLS differ, so a trace counts kinds and lengths.
 //!
 //! The parts: [`world`] owns clock and queue, [`relay`] runs the hub as its driver does, [`agent`]
-//! runs a mind as its worker does, [`script`] says what people do, [`checks`] says what must hold.
+//! runs a mind as its worker does, [`usage`] takes what the relay reports, [`script`] says what people do, [`checks`] says what must hold.
 //! [`stage`] is the same without chance, for tests that direct every move.
 
 pub mod agent;
@@ -15,6 +15,7 @@ pub mod checks;
 pub mod relay;
 pub mod script;
 pub mod stage;
+mod usage;
 pub mod world;
 
 pub use stage::Stage;

@@ -25,6 +25,7 @@ const HOUSE: &[(&str, &[&str])] = &[
     ("skytale-slim", &[]),
     ("skytale-slim-session", &["skytale-slim"]),
     ("skytale-tunnel", &["skytale-wire"]),
+    ("skytale-certificate", &[]),
     ("skytale-agent", &["skytale-wire"]),
     (
         "skytale-relay",
@@ -33,9 +34,10 @@ const HOUSE: &[(&str, &[&str])] = &[
             "skytale-shape",
             "skytale-slim",
             "skytale-tunnel",
+            "skytale-certificate",
         ],
     ),
-    ("skytale-api", &["skytale-wire"]),
+    ("skytale-api", &["skytale-wire", "skytale-certificate"]),
     (
         "skytale-sdk",
         &[
@@ -110,6 +112,14 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "9a85999b1582161dc56c1f1cb5b8394df9652b355d8d5b3246ad8156572ccb26",
     ),
     (
+        "crates/api/src/migrations/0004_once.sql",
+        "d0f9f06b5dccef6fe1fd6ebb14adcbcae5927b4717e9f35aadebadc89823b2aa",
+    ),
+    (
+        "crates/api/src/migrations/0005_usage.sql",
+        "b88a3a45e6ab67e1272067dd9006795ec9309cfea1349720d5afe3c16771415d",
+    ),
+    (
         "crates/api/src/migrations/postgres/0001_accounts.sql",
         "c4061a8fe647bdbab2e187e1b472d36d4251ae4f4bfdf8a735cd462294ae3e41",
     ),
@@ -122,8 +132,20 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "ffdc2f3c4e842a582efd341a020b2de2f6485a16a968e70430cbf8e0c2e04e8b",
     ),
     (
+        "crates/api/src/migrations/postgres/0004_once.sql",
+        "887b10b54916b02779e98c3dd30547e29772c8ff9a9513e2c3c463a308f80f8c",
+    ),
+    (
+        "crates/api/src/migrations/postgres/0005_usage.sql",
+        "c2c02621c3f90c522d7ef143af396c152bbaf084b6dc4b01ea565897aae0db98",
+    ),
+    (
         "crates/relay/src/archive/migrations/0001_archive.sql",
         "a6f6d23a1d202018df3383bef0ed58928b83d9596cb493a3b574367c1c892b84",
+    ),
+    (
+        "crates/relay/src/archive/migrations/0002_usage.sql",
+        "b40d8709999f0aa2eb372b6f3f9238ad823692f613486b9056444815d92996f2",
     ),
 ];
 

@@ -143,6 +143,7 @@ const MUST_OCCUR: &[(&str, &[&str])] = &[
         "fault",
         &[
             "agent crash",
+            "answer of a report lost",
             "clock skew",
             "crash after commit",
             "crash before commit",
@@ -157,6 +158,8 @@ const MUST_OCCUR: &[(&str, &[&str])] = &[
             "relay crash",
             "relay crash after the sync",
             "relay crash before the sync",
+            "relay gone before its report was answered",
+            "request of a report lost",
             "requested twice",
             "slow reader",
             "store fails",
@@ -233,6 +236,7 @@ const MUST_OCCUR: &[(&str, &[&str])] = &[
         ],
     ),
     ("key package", &["single use", "last resort"]),
+    ("usage", &["reported"]),
     (
         "log",
         &[

@@ -9,9 +9,9 @@ use std::{
     sync::mpsc,
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use skytale_tests::{
-    processes::{Machine, PATIENCE, Said, Speaker, finish, program},
+    processes::{Machine, PATIENCE, Said, Speaker, program},
     slim::{Mls, StockAgent, python, scripts},
 };
 
@@ -45,59 +45,6 @@ fn stock_agents_with_tokens_meet_behind_tls() {
     // The token is for names of one team.
     let other = operator.refused("other/team/carol", &token);
     assert_eq!(other, "", "it is never ready");
-}
-
-/// Two keys of one account, a token by each: revoking one ends what it let in and nothing else.
-#[test]
-fn a_stock_agent_whose_key_is_revoked_loses_its_line_and_gets_none_again() {
-    let operator = Operator::open();
-    let person = Machine::new();
-    let wish = format!(
-        "signup --api-url {} --email alice@example.org --password-stdin",
-        operator.api
-    );
-    person.say("correct horse battery staple\n", &wish).ok();
-    let kept = Operator::token(&person, "kept");
-    let lost = Operator::token(&person, "lost");
-    let start = |name: &str, token: &Token| {
-        let with = [
-            ("SKYTALE_SLIM_CA", operator.certificate.as_path()),
-            ("SKYTALE_SLIM_TOKEN", token.file.as_path()),
-        ];
-        StockAgent::start_with("3.3.8", &operator.slim, name, &with)
-    };
-    let mut alice = start("tok/team/alice", &kept);
-    let mut bob = start("tok/team/bob", &lost);
-    let quickly = json!({ "do": "open", "to": bob.name(), "interval_ms": 200, "retries": 3 });
-    let session = alice.order(quickly)["session"].as_u64().unwrap();
-    assert_eq!(bob.invited(), session);
-    alice.publish(session, &["before"]);
-    bob.hears(session, &["before"]);
-
-    person.run(&format!("keys revoke {}", lost.key)).ok();
-
-    // Nobody confirms what she says, as soon as he is gone.
-    let gone = (0..TRIES).any(|_| {
-        alice.begin_publish(session, &["after"]);
-        alice.answer().get("failed").is_some()
-    });
-    assert!(gone, "his line goes on");
-    let again = operator.refused("tok/team/bob", &lost.file);
-    assert_eq!(again, "", "it is never ready");
-    let mut carol = start("tok/team/carol", &kept);
-    let session = alice.open(carol.name(), Mls::On);
-    assert_eq!(carol.invited(), session);
-    alice.publish(session, &["she is still here"]);
-    carol.hears(session, &["she is still here"]);
-}
-
-/// Messages that are confirmed until the key's end has reached the relay: each takes milliseconds.
-const TRIES: usize = 100_000;
-
-/// A token that an API key of its own has bought.
-struct Token {
-    key: String,
-    file: PathBuf,
 }
 
 /// API server and relay apart, as `skytale up` would let everybody in on loopback.
@@ -142,24 +89,6 @@ impl Operator {
             certificate,
             _servers: [relay, again],
             _machine: machine,
-        }
-    }
-
-    /// A token for a team's names, by a new key of this person's account.
-    fn token(person: &Machine, name: &str) -> Token {
-        let made = person
-            .run(&format!("keys create {name} --json"))
-            .ok()
-            .json();
-        let wish = ["token", "--json", "--slim", "tok/team/*"];
-        let mut command = person.command(program(), &wish);
-        command.env("SKYTALE_API_KEY", made["key"].as_str().unwrap());
-        let bought = finish(command, "").ok().json();
-        let file = person.config().join(format!("{name}.token"));
-        fs::write(&file, bought["token"].as_str().unwrap()).unwrap();
-        Token {
-            key: made["id"].as_str().unwrap().to_owned(),
-            file,
         }
     }
 

@@ -351,7 +351,9 @@ impl House {
                     let answer = self.look_up(&query);
                     self.hub_thinks(hub::Input::Answered { conn, answer });
                 }
-                hub::Output::SlimDeliver { .. } | hub::Output::SlimAck { .. } => {}
+                hub::Output::SlimDeliver { .. }
+                | hub::Output::SlimAck { .. }
+                | hub::Output::Report(_) => {}
                 hub::Output::Close { refusal, .. } => panic!("closed: {}", refusal.code()),
             }
         }
@@ -422,6 +424,7 @@ fn hub_config() -> HubConfig {
         guests: false,
         retention_ms: YEAR_MS,
         slim: hub::SlimRules::default(),
+        meters: false,
     }
 }
 

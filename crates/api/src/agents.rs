@@ -15,6 +15,17 @@ use crate::{
     store::AgentRow,
 };
 
+#[utoipa::path(
+    get,
+    path = "/v1/agents",
+    operation_id = "list_agents",
+    tag = "Agents",
+    summary = "List the agents, by their ids",
+    description = "",
+    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "50 when left out"), ("after" = Option<AgentId>, Query, description = "The `next` of the page before")),
+    security(("key" = ["account"]), ("token" = ["account"]), ("session" = [])),
+    responses((status = 200, description = "One page of them", body = Agents)),
+)]
 pub(crate) async fn list(
     State(app): State<App>,
     caller: Caller,
@@ -30,6 +41,18 @@ pub(crate) async fn list(
 }
 
 /// `PUT /v1/agents/{id}`. Somebody else's agent is not found rather than forbidden.
+#[utoipa::path(
+    put,
+    path = "/v1/agents/{id}",
+    operation_id = "set_agent",
+    tag = "Agents",
+    summary = "Shut out an agent, or let it in again",
+    description = "",
+    params(("id" = AgentId, Path)),
+    request_body = SetAgent,
+    security(("key" = ["keys"]), ("session" = [])),
+    responses((status = 204, description = "Done: relays close the connections of one that is shut out within seconds")),
+)]
 pub(crate) async fn set(
     State(app): State<App>,
     caller: Caller,

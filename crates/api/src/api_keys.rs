@@ -23,13 +23,27 @@ use crate::{
     router::App,
     secret::{ApiKey, Kind},
     store::{KeyCreated, KeyRotated, KeyRow, NewKey},
+    visitor::Visitor,
 };
 
 /// `POST /v1/accounts/{id}/keys`: the same as [`create`], with the account spelt out. Somebody
 /// else's account is not found rather than forbidden.
+#[utoipa::path(
+    post,
+    path = "/v1/accounts/{id}/keys",
+    operation_id = "create_key_for",
+    tag = "API keys",
+    summary = "Make a key, with the account spelt out",
+    description = "",
+    params(("id" = skytale_wire::token::AccountId, Path)),
+    request_body = MakeKey,
+    security(("key" = ["keys"]), ("session" = [])),
+    responses((status = 201, description = "The key, shown this once", body = NewKeyBody)),
+)]
 pub(crate) async fn create_for(
     State(app): State<App>,
     caller: Caller,
+    visitor: Visitor,
     Path(id): Path<String>,
     Body(wish): Body<MakeKey>,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
@@ -37,22 +51,47 @@ pub(crate) async fn create_for(
     if id.parse() != Ok(maker.account) {
         return Err(Refusal::NOT_FOUND);
     }
-    make(&app, maker, wish).await
+    make(&app, &visitor, maker, wish).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/keys",
+    operation_id = "create_key",
+    tag = "API keys",
+    summary = "Make a key",
+    description = "A key makes no key that may do more than itself, or longer.",
+    request_body = MakeKey,
+    security(("key" = ["keys"]), ("session" = [])),
+    responses((status = 201, description = "The key, shown this once", body = NewKeyBody)),
+)]
 pub(crate) async fn create(
     State(app): State<App>,
     caller: Caller,
+    visitor: Visitor,
     Body(wish): Body<MakeKey>,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
     let maker = caller.key_maker()?;
-    make(&app, maker, wish).await
+    make(&app, &visitor, maker, wish).await
 }
 
 /// `POST /v1/keys/{id}/rotation`: the new key is as the old one, which goes on for a while or not.
+#[utoipa::path(
+    post,
+    path = "/v1/keys/{id}/rotation",
+    operation_id = "rotate_key",
+    tag = "API keys",
+    summary = "Rotate a key",
+    description = "The old one goes on for `overlap_s` seconds; without them it is revoked.",
+    params(("id" = KeyId, Path)),
+    request_body = RotateKey,
+    security(("key" = ["keys"]), ("session" = [])),
+    responses((status = 201, description = "A key that may do the same, shown this once", body = NewKeyBody)),
+)]
 pub(crate) async fn rotate(
     State(app): State<App>,
     caller: Caller,
+    visitor: Visitor,
     Path(id): Path<String>,
     Body(wish): Body<RotateKey>,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
@@ -72,7 +111,7 @@ pub(crate) async fn rotate(
     if !is_itself && !within(&maker, &old.scopes, expires) {
         return Err(Refusal::BEYOND_THE_KEY);
     }
-    let (key, row) = new_key(&app, &maker, old.name, old.scopes, expires).await?;
+    let (key, row) = new_key(&app, &visitor, &maker, old.name, old.scopes, expires).await?;
     let shown = new_shown(&key, &row);
     let old_ends = now.plus(wish.overlap_s * 1000);
     match app.store.rotate_key(id.clone(), row, old_ends).await? {
@@ -113,6 +152,17 @@ impl Page {
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/keys",
+    operation_id = "list_keys",
+    tag = "API keys",
+    summary = "List the keys, oldest first",
+    description = "",
+    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "50 when left out"), ("after" = Option<KeyId>, Query, description = "The `next` of the page before")),
+    security(("key" = ["account"]), ("token" = ["account"]), ("session" = [])),
+    responses((status = 200, description = "One page of them", body = Keys)),
+)]
 pub(crate) async fn list(
     State(app): State<App>,
     caller: Caller,
@@ -127,6 +177,17 @@ pub(crate) async fn list(
     Ok(Json(Keys { keys, next }))
 }
 
+#[utoipa::path(
+    delete,
+    path = "/v1/keys/{id}",
+    operation_id = "revoke_key",
+    tag = "API keys",
+    summary = "Revoke a key",
+    description = "",
+    params(("id" = KeyId, Path)),
+    security(("key" = ["keys"]), ("session" = [])),
+    responses((status = 204, description = "Revoked: it buys nothing more, its tokens count no more, and relays close what they let in within seconds")),
+)]
 pub(crate) async fn revoke(
     State(app): State<App>,
     caller: Caller,
@@ -145,6 +206,7 @@ pub(crate) async fn revoke(
 
 async fn make(
     app: &App,
+    visitor: &Visitor,
     maker: KeyMaker,
     wish: MakeKey,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
@@ -176,7 +238,7 @@ async fn make(
     if !within(&maker, &scopes, expires) {
         return Err(Refusal::BEYOND_THE_KEY);
     }
-    let (key, row) = new_key(app, &maker, wish.name, scopes, expires).await?;
+    let (key, row) = new_key(app, visitor, &maker, wish.name, scopes, expires).await?;
     let shown = new_shown(&key, &row);
     match app.store.create_key(row, app.config.live_keys_max).await? {
         KeyCreated::TooMany => Err(Refusal::TOO_MANY_KEYS),
@@ -194,11 +256,14 @@ fn within(maker: &KeyMaker, scopes: &Scopes, expires: Option<Time>) -> bool {
 
 async fn new_key(
     app: &App,
+    visitor: &Visitor,
     maker: &KeyMaker,
     name: String,
     scopes: Scopes,
     expires: Option<Time>,
 ) -> Result<(ApiKey, NewKey), Refusal> {
+    app.limits
+        .new_key(maker.account, visitor, app.clock.now())?;
     let key = ApiKey::generate(Kind::Live);
     let row = NewKey {
         id: key.id().clone(),

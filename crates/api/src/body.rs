@@ -27,18 +27,20 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
         let bytes = Bytes::from_request(request, app)
             .await
             .map_err(axum::response::IntoResponse::into_response)?;
-        // serde would take a list of the fields' values in order for the object.
-        if bytes.trim_ascii_start().first() == Some(&b'[') {
-            return Err(MISSHAPEN.into_response());
-        }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            match error.classify() {
-                Category::Data => MISSHAPEN,
-                Category::Syntax | Category::Eof | Category::Io => Refusal::BAD_JSON,
-            }
-            .into_response()
-        })
+        read(&bytes).map(Self).map_err(Refusal::into_response)
     }
+}
+
+/// What a body of JSON says.
+pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    // serde would take a list of the fields' values in order for the object.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(MISSHAPEN);
+    }
+    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+        Category::Data => MISSHAPEN,
+        Category::Syntax | Category::Eof | Category::Io => Refusal::BAD_JSON,
+    })
 }
 
 /// `application/json`, with or without parameters, in any case.

@@ -23,16 +23,17 @@ use crate::{
     router::App,
     secret::ApiKey,
     store::{AccountRow, KeyRow},
+    visitor::Visitor,
 };
 
 /// A caller whose key or token was checked in this request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
     account: AccountId,
     proof: Proof,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Proof {
     Key(KeyRow),
     Token(Scopes),
@@ -50,6 +51,20 @@ pub(crate) struct KeyMaker {
 }
 
 impl Caller {
+    /// Whose account it is, whatever the caller may do with it.
+    pub(crate) const fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// By what it calls, where two requests of an account must be told apart by what they may do.
+    pub(crate) fn credential(&self) -> String {
+        match &self.proof {
+            Proof::Key(key) => format!("key {}", key.id),
+            Proof::Token(scopes) => format!("token {scopes}"),
+            Proof::Session(..) => "session".to_owned(),
+        }
+    }
+
     /// The account, for reading.
     pub(crate) fn reader(&self) -> Result<AccountId, Refusal> {
         self.with_scope(Scope::Account)
@@ -113,21 +128,69 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
-        let bearer = bearer(parts).ok_or(Refusal::UNAUTHENTICATED)?;
-        if bearer.starts_with("sk_") {
-            by_key(app, bearer).await
-        } else {
-            by_token(app, bearer).await
+        // Who has passed the door for repeated requests was checked and counted there.
+        if let Some(checked) = parts.extensions.remove::<Self>() {
+            return Ok(checked);
         }
+        let visitor = Visitor::of(parts);
+        let caller = match bearer(parts) {
+            Some(key) if key.starts_with("sk_") => by_key(app, &visitor, key).await?,
+            Some(token) => counted(app, &visitor, by_token(app, token).await)?,
+            None => counted(app, &visitor, Err(Refusal::UNAUTHENTICATED))?,
+        };
+        let now = app.clock.now();
+        if let Proof::Key(key) = &caller.proof {
+            app.limits.key(&key.id, &visitor, now)?;
+        }
+        app.limits.account(caller.account, &visitor, now)?;
+        Ok(caller)
     }
 }
 
 /// A key that does not exist and one with a wrong secret are told apart by nothing, time included.
-async fn by_key(app: &App, text: &str) -> Result<Caller, Refusal> {
-    let key = ApiKey::parse(text).map_err(|_| Refusal::UNAUTHENTICATED)?;
+///
+/// What is not familiar is counted before it costs anything, and not any more once it has proved to
+/// be good. So a flood of wrong keys from an address ends at a look into a table, and familiar keys
+/// from the same address go on.
+async fn by_key(app: &App, visitor: &Visitor, text: &str) -> Result<Caller, Refusal> {
+    let Ok(key) = ApiKey::parse(text) else {
+        return counted(app, visitor, Err(Refusal::UNAUTHENTICATED));
+    };
+    let mut is_counted = !app.hasher.knows(key.id());
+    if is_counted {
+        app.limits.unproven(visitor, app.clock.now())?;
+    }
+    let checked = look_up(app, visitor, &key, &mut is_counted).await;
+    let is_wrong = checked.as_ref().err() == Some(&Refusal::UNAUTHENTICATED);
+    match (is_wrong, is_counted) {
+        // A familiar key that is over.
+        (true, false) => counted(app, visitor, checked),
+        // Good; or not looked at, because the server is busy or its database away.
+        (false, true) => {
+            app.limits.proven(visitor, app.clock.now());
+            checked
+        }
+        (true, true) | (false, false) => checked,
+    }
+}
+
+async fn look_up(
+    app: &App,
+    visitor: &Visitor,
+    key: &ApiKey,
+    is_counted: &mut bool,
+) -> Result<Caller, Refusal> {
     let stored = app.store.key(key.id().clone()).await?;
     let hash = stored.as_ref().map(|stored| &stored.hash);
-    let good = app.hasher.check_key(&key, hash).await?;
+    let is_familiar = match hash {
+        Some(hash) => app.hasher.remembers(key, hash).await,
+        None => false,
+    };
+    if !is_familiar && !*is_counted {
+        app.limits.unproven(visitor, app.clock.now())?;
+        *is_counted = true;
+    }
+    let good = is_familiar || app.hasher.check_key(key, hash).await?;
     match stored {
         Some(stored) if good && stored.row.lives(app.clock.now()) => Ok(Caller {
             account: stored.account,
@@ -135,6 +198,18 @@ async fn by_key(app: &App, text: &str) -> Result<Caller, Refusal> {
         }),
         Some(_) | None => Err(Refusal::UNAUTHENTICATED),
     }
+}
+
+/// Counts what proves nothing, and tells whoever does it too often so.
+fn counted(
+    app: &App,
+    visitor: &Visitor,
+    checked: Result<Caller, Refusal>,
+) -> Result<Caller, Refusal> {
+    if checked.as_ref().err() == Some(&Refusal::UNAUTHENTICATED) {
+        app.limits.unproven(visitor, app.clock.now())?;
+    }
+    checked
 }
 
 async fn by_token(app: &App, text: &str) -> Result<Caller, Refusal> {

@@ -4,7 +4,7 @@
 
 use std::{fmt, sync::Arc};
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use skytale_wire::id::Time;
 
 /// Says what time it is.
@@ -46,12 +46,6 @@ pub fn rfc3339(time: Time) -> String {
     format!("{:.3}", timestamp(time))
 }
 
-/// The month (UTC) that the moment lies in, as `2026-11`: what usage is counted by.
-pub(crate) fn month(time: Time) -> String {
-    let day = timestamp(time).to_zoned(TimeZone::UTC).date();
-    format!("{:04}-{:02}", day.year(), day.month())
-}
-
 /// A clock beyond the year 9999 is shown as the last moment there is.
 fn timestamp(time: Time) -> Timestamp {
     i64::try_from(time.0)
@@ -69,11 +63,5 @@ mod tests {
         assert_eq!(rfc3339(Time(0)), "1970-01-01T00:00:00.000Z");
         assert_eq!(rfc3339(Time(1_790_000_000_123)), "2026-09-21T14:13:20.123Z");
         assert!(rfc3339(Time(u64::MAX)).starts_with("9999-12-30"));
-    }
-
-    #[test]
-    fn a_month_ends_at_midnight_utc() {
-        assert_eq!(month(Time(1_793_491_199_999)), "2026-10");
-        assert_eq!(month(Time(1_793_491_200_000)), "2026-11");
     }
 }

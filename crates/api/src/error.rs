@@ -10,9 +10,15 @@ pub enum Error {
     /// The configuration asks for something that cannot be or must not be: change it.
     #[error("{0}")]
     Misuse(&'static str),
+    /// The certificate or its key is of no use: the text says which file and why.
+    #[error("{0}: put it right, or start without tls_cert and tls_key")]
+    Certificate(skytale_certificate::BadPair),
     /// The system refused a file or an address: see the cause, and try again.
     #[error("{0}")]
     Unreachable(&'static str, #[source] std::io::Error),
+    /// The address for health and metrics cannot be listened on: choose another.
+    #[error("cannot listen for health and metrics on {0}")]
+    Admin(std::net::SocketAddr, #[source] std::io::Error),
     /// What is on disk is not what was written there: restore it. Nothing was overwritten.
     #[error("{0}")]
     Damaged(&'static str),

@@ -8,15 +8,25 @@
 //! it is told to stop. Begin reading at `router.rs`: every route is on that page.
 
 mod accounts;
+mod address;
+mod admin;
 mod agents;
 mod api_keys;
+pub mod backup;
 mod body;
 mod caller;
 pub mod clock;
 pub mod config;
+mod crowd;
 mod database_url;
 mod error;
+mod hash_threads;
+mod limits;
 pub mod migrate;
+mod once;
+mod openapi;
+mod patience;
+mod plans;
 mod problem;
 mod relays;
 mod router;
@@ -24,11 +34,17 @@ mod run;
 mod secret;
 mod signing;
 mod store;
+mod tally;
+mod tls;
 mod tokens;
 mod usage;
+mod visitor;
 
+pub use address::{BadCidr, Cidr};
 pub use config::Config;
 pub use database_url::DatabaseUrl;
 pub use error::Error;
+pub use openapi::text as openapi;
+pub use plans::Bounds;
 pub use run::{LocalAccount, Server};
 pub use signing::{Pace, Rotated, rotate as rotate_signing_key};

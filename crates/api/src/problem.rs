@@ -9,7 +9,8 @@ use axum::{
     http::{
         HeaderValue, StatusCode,
         header::{
-            CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+            CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
+            X_CONTENT_TYPE_OPTIONS,
         },
     },
     middleware::Next,
@@ -17,7 +18,7 @@ use axum::{
 };
 use skytale_wire::http::{Code, Problem};
 
-use crate::{router::App, secret::Busy, store::Failure};
+use crate::{router::App, secret::Busy, store::Failure, visitor::Visitor};
 
 /// A refusal. Its text is fixed, so nothing that a caller sent comes back in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,12 @@ impl Refusal {
         Code::AgentDisabled,
         "the account has shut out this agent: let it in again, or use another one",
     );
+    /// To be given with the time that the month still goes on.
+    pub(crate) const QUOTA_EXCEEDED: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        Code::QuotaExceeded,
+        "the account has used up what its plan allows in a month (GET /v1/usage says how much): ask whoever runs the server for another plan, or wait until the month ends",
+    );
     pub(crate) const NO_RELAY: Self = Self::new(
         StatusCode::UNAUTHORIZED,
         Code::Unauthenticated,
@@ -94,17 +101,52 @@ impl Refusal {
         Code::UnknownAudience,
         "this server issues no tokens for that relay; `relays` in a token answer lists those it does",
     );
-    const BUSY: Self = Self::later(Code::Busy, "the server has its hands full");
-    const UNAVAILABLE: Self = Self::later(Code::Unavailable, "the database does not answer");
-    const INTERNAL: Self = Self::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        Code::Internal,
-        "this is a bug of the server; its log has the request id",
+    pub(crate) const BAD_IDEMPOTENCY_KEY: Self = Self::new(
+        StatusCode::BAD_REQUEST,
+        Code::BadRequest,
+        "Idempotency-Key must be one text of 1 to 128 printable characters: a UUID, for one",
     );
-    const TIMEOUT: Self = Self::new(
+    pub(crate) const OTHER_REQUEST: Self = Self::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        Code::OtherRequest,
+        "this Idempotency-Key was used for another request: use a new one",
+    );
+    pub(crate) const ALREADY_DONE: Self = Self::new(
+        StatusCode::CONFLICT,
+        Code::AlreadyDone,
+        "this was done, and its answer held a secret, which is not kept: a lost token or session can be \
+         asked for with a new Idempotency-Key; a lost API key is in GET /v1/keys and should be revoked first",
+    );
+    pub(crate) const OUTCOME_UNKNOWN: Self = Self::new(
+        StatusCode::CONFLICT,
+        Code::OutcomeUnknown,
+        "the first request with this Idempotency-Key was cut off, and it is not known whether it took \
+         effect: look, and if it did not, ask with a new one",
+    );
+    pub(crate) const UNDER_WAY: Self = Self {
+        retry_after_s: Some(1),
+        ..Self::new(
+            StatusCode::CONFLICT,
+            Code::UnderWay,
+            "the first request with this Idempotency-Key is not finished",
+        )
+    };
+    pub(crate) const TIMEOUT: Self = Self::new(
         StatusCode::REQUEST_TIMEOUT,
         Code::Timeout,
         "the request did not arrive and finish in time",
+    );
+    pub(crate) const TOO_LARGE: Self = Self::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        Code::TooLarge,
+        "the body is over the limit",
+    );
+    pub(crate) const BUSY: Self = Self::later(Code::Busy, "the server has its hands full");
+    const UNAVAILABLE: Self = Self::later(Code::Unavailable, "the database does not answer");
+    pub(crate) const INTERNAL: Self = Self::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Internal,
+        "this is a bug of the server; its log has the request id",
     );
 
     /// A body that is JSON and yet not what the route takes.
@@ -115,6 +157,21 @@ impl Refusal {
     /// SLIM patterns that no token can carry.
     pub(crate) const fn bad_pattern(detail: &'static str) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::BadPattern, detail)
+    }
+
+    /// More than a limit allows; `advice` names which.
+    pub(crate) const fn too_often(advice: &'static str, retry_after_s: u64) -> Self {
+        Self {
+            retry_after_s: Some(retry_after_s),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, advice)
+        }
+    }
+
+    /// Whether it is certain that nothing was changed: what is refused while it is looked at, and not
+    /// what was cut off or failed in the middle.
+    pub(crate) const fn changed_nothing(&self) -> bool {
+        matches!(self.code, Code::Busy)
+            || (self.status.as_u16() < 500 && !matches!(self.code, Code::Timeout))
     }
 
     const fn new(status: StatusCode, code: Code, detail: &'static str) -> Self {
@@ -133,8 +190,16 @@ impl Refusal {
         }
     }
 
+    /// The same, to be tried again after so many seconds.
+    pub(crate) const fn retry_after(self, seconds: u64) -> Self {
+        Self {
+            retry_after_s: Some(seconds),
+            ..self
+        }
+    }
+
     /// What axum or hyper refused by status alone.
-    fn from_status(status: StatusCode) -> Self {
+    pub(crate) fn from_status(status: StatusCode) -> Self {
         let (code, detail) = match status {
             StatusCode::NOT_FOUND => return Self::NOT_FOUND,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => return Self::WRONG_MEDIA_TYPE,
@@ -142,7 +207,7 @@ impl Refusal {
                 Code::MethodNotAllowed,
                 "the path is there, the method is not: see the Allow header",
             ),
-            StatusCode::PAYLOAD_TOO_LARGE => (Code::TooLarge, "the body is over the limit"),
+            StatusCode::PAYLOAD_TOO_LARGE => return Self::TOO_LARGE,
             StatusCode::REQUEST_TIMEOUT => return Self::TIMEOUT,
             status if status.is_client_error() => (
                 Code::BadRequest,
@@ -180,8 +245,9 @@ impl IntoResponse for Refusal {
 
 /// What every request passes: a place among those being worked on, a time limit, a name for the
 /// log, and on the way out one form for all refusals.
-pub(crate) async fn door(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn door(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let began = app.clock.now();
+    let visitor = Visitor::enter(&mut request, &app.config.trusted_proxies);
     let id = app.request_id();
     let method = request.method().clone();
     let route = request
@@ -204,15 +270,20 @@ pub(crate) async fn door(State(app): State<App>, request: Request, next: Next) -
         response = in_words(response, &id);
     }
     let headers = response.headers_mut();
+    visitor.write(headers);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if app.config.tls_cert.is_some() {
+        headers.insert(STRICT_TRANSPORT_SECURITY, A_YEAR_BY_TLS);
+    }
     headers
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert("x-request-id", id);
     }
-    let status = response.status().as_u16();
     let ms = app.clock.now().since(began);
+    app.tally.answer(&route, &method, response.status(), ms);
+    let status = response.status().as_u16();
     if status == 500 {
         tracing::error!(request = %id, %method, route, status, ms, "answered");
     } else {
@@ -225,6 +296,9 @@ pub(crate) async fn door(State(app): State<App>, request: Request, next: Next) -
 pub(crate) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     Refusal::INTERNAL.into_response()
 }
+
+/// Browsers come by TLS from now on. Behind a proxy it is the proxy's to say.
+const A_YEAR_BY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// `/readyz` says which part is not ready in a body of its own.
 fn speaks_for_itself(response: &Response) -> bool {

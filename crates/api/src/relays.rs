@@ -7,40 +7,78 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use axum::{
     Json,
-    extract::{FromRequestParts, Query, State},
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Query, Request, State},
     http::request::Parts,
+    response::{IntoResponse as _, Response},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use skytale_wire::{
     http::{RelaySignature, Revocations},
+    id::RelayKey,
     token::{LEEWAY_MS, LIFETIME_MS_MAX},
 };
 use tokio::time::{Instant, sleep_until};
 
-use crate::{caller::authorization, problem::Refusal, router::App};
+use crate::{body, caller::authorization, problem::Refusal, router::App};
 
 /// A relay of this server, by its signature over a request without a body.
 #[derive(Debug)]
-pub(crate) struct Relay;
+pub(crate) struct Relay(pub(crate) RelayKey);
+
+/// A relay of this server, and what it says in a body that it has signed.
+#[derive(Debug)]
+pub(crate) struct Signed<T>(pub(crate) Relay, pub(crate) T);
 
 impl FromRequestParts<App> for Relay {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        Self::of(parts, app, b"")
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<App> for Signed<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Response> {
+        let (parts, body) = request.into_parts();
+        // Whoever names no relay of ours has nothing read.
+        Relay::claimed(&parts, app).map_err(Refusal::into_response)?;
+        let request = Request::from_parts(parts.clone(), body);
+        let bytes = Bytes::from_request(request, app)
+            .await
+            .map_err(axum::response::IntoResponse::into_response)?;
+        let relay = Relay::of(&parts, app, &bytes).map_err(Refusal::into_response)?;
+        let said = body::read(&bytes).map_err(Refusal::into_response)?;
+        Ok(Self(relay, said))
+    }
+}
+
+impl Relay {
+    fn of(parts: &Parts, app: &App, body: &[u8]) -> Result<Self, Refusal> {
+        let said = Self::claimed(parts, app)?;
+        let path = parts.uri.path_and_query().map_or("", |it| it.as_str());
+        let target = format!("{} {path}", parts.method);
+        if said.covers(&target, body) {
+            Ok(Self(said.relay))
+        } else {
+            tracing::debug!("a relay's request is refused: it is not what was signed");
+            Err(Refusal::NO_RELAY)
+        }
+    }
+
+    /// Who says to have signed it, and when: a relay of ours, and of late.
+    fn claimed(parts: &Parts, app: &App) -> Result<RelaySignature, Refusal> {
         let said: RelaySignature = authorization(parts)
             .and_then(|text| text.parse().ok())
             .ok_or(Refusal::NO_RELAY)?;
-        let path = parts.uri.path_and_query().map_or("", |it| it.as_str());
-        let target = format!("{} {path}", parts.method);
         let now = app.clock.now();
         let apart = now.since(said.time).max(said.time.since(now));
-        let known = app
-            .config
-            .relays
-            .iter()
-            .any(|relay| relay.key == said.relay);
-        if known && apart <= SIGNATURE_MS_MAX && said.covers(&target, b"") {
-            Ok(Self)
+        let mut relays = app.config.relays.iter();
+        let known = relays.any(|relay| relay.key == said.relay);
+        if known && apart <= SIGNATURE_MS_MAX {
+            Ok(said)
         } else {
             tracing::debug!(known, apart, "a relay's request is refused");
             Err(Refusal::NO_RELAY)
@@ -56,6 +94,17 @@ pub(crate) struct Page {
 
 /// `GET /v1/revocations`: answers as soon as there is something, or empty after a while, so that
 /// the relay hears within a moment what was revoked, and always that this server still speaks.
+#[utoipa::path(
+    get,
+    path = "/v1/revocations",
+    operation_id = "list_revocations",
+    tag = "Relays",
+    summary = "What was revoked",
+    description = "Answers as soon as there is something behind `after`, or empty after five seconds. Without `after`: what was revoked in the last hour.",
+    params(("after" = Option<u64>, Query, description = "The `next` of the answer before")),
+    security(("relay" = [])),
+    responses((status = 200, description = "What counts no more, the oldest first", body = Revocations)),
+)]
 pub(crate) async fn revocations(
     State(app): State<App>,
     _relay: Relay,

@@ -13,44 +13,58 @@ use axum::{
     extract::{DefaultBodyLimit, State},
     http::StatusCode,
     middleware,
-    routing::{delete, get, post, put},
 };
 use skytale_wire::http::Readiness;
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     accounts, agents, api_keys,
     clock::Clock,
     config::Config,
+    limits::Limits,
+    once::{self, Secrets},
+    openapi,
     problem::{self, Refusal},
     relays,
     secret::{Hasher, random},
     signing::SigningKeys,
     store::Store,
+    tally::Tally,
     tokens, usage,
 };
 
-/// The server's routes; nothing else answers.
+/// The server's routes and their description; nothing else answers.
+pub(crate) fn described() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(accounts::sign_up))
+        .routes(routes!(accounts::me))
+        .routes(routes!(accounts::change_password))
+        .routes(routes!(accounts::delete))
+        .routes(routes!(api_keys::create_for))
+        .routes(routes!(accounts::sign_in))
+        .routes(routes!(api_keys::list, api_keys::create))
+        .routes(routes!(api_keys::revoke))
+        .routes(routes!(api_keys::rotate))
+        .routes(routes!(agents::list))
+        .routes(routes!(agents::set))
+        .routes(routes!(tokens::exchange))
+        .routes(routes!(usage::show))
+        .routes(routes!(usage::report))
+        .routes(routes!(relays::revocations))
+        .routes(routes!(tokens::jwks))
+        .routes(routes!(openapi::document))
+        .routes(routes!(openapi::page))
+        .routes(routes!(alive))
+        .routes(routes!(ready))
+}
+
+/// The server.
 pub(crate) fn routes(app: App) -> Router {
-    Router::new()
-        .route("/v1/accounts", post(accounts::sign_up))
-        .route("/v1/accounts/me", get(accounts::me))
-        .route("/v1/accounts/me/password", put(accounts::change_password))
-        .route("/v1/accounts/me/deletion", post(accounts::delete))
-        .route("/v1/accounts/{id}/keys", post(api_keys::create_for))
-        .route("/v1/sessions", post(accounts::sign_in))
-        .route("/v1/keys", get(api_keys::list).post(api_keys::create))
-        .route("/v1/keys/{id}", delete(api_keys::revoke))
-        .route("/v1/keys/{id}/rotation", post(api_keys::rotate))
-        .route("/v1/agents", get(agents::list))
-        .route("/v1/agents/{id}", put(agents::set))
-        .route("/v1/tokens", post(tokens::exchange))
-        .route("/v1/usage", get(usage::show))
-        .route("/v1/revocations", get(relays::revocations))
-        .route("/.well-known/jwks.json", get(tokens::jwks))
-        .route("/livez", get(alive))
-        .route("/readyz", get(ready))
+    Router::from(described())
+        .route_layer(middleware::from_fn_with_state(app.clone(), once::door))
         .fallback(async || Refusal::NOT_FOUND)
         .layer(DefaultBodyLimit::max(app.config.body_bytes_max))
         .layer(CatchPanicLayer::custom(problem::panicked))
@@ -68,13 +82,20 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) store: Box<dyn Store>,
     pub(crate) hasher: Hasher,
+    pub(crate) limits: Limits,
     /// Signs tokens, and checks those that are meant for this server.
     pub(crate) keys: SigningKeys,
     /// One place for each request that may be worked on at once.
     pub(crate) places: Semaphore,
+    /// Answers to requests that may come again.
+    pub(crate) secrets: Secrets,
+    /// Requests that are finished also when nobody waits for them any more.
+    pub(crate) unattended: TaskTracker,
     /// Rings when something was revoked, and when the server is about to end.
     pub(crate) revoked: Notify,
     pub(crate) draining: AtomicBool,
+    /// What has been done so far.
+    pub(crate) tally: Tally,
 }
 
 impl App {
@@ -106,11 +127,31 @@ impl Deref for App {
 }
 
 /// The process runs. Says nothing of its parts: who restarts it must not do so for a full disk.
-async fn alive() -> &'static str {
+#[utoipa::path(
+    get,
+    path = "/livez",
+    operation_id = "is_alive",
+    tag = "Operation",
+    summary = "Whether the process runs",
+    description = "",
+    security(()),
+    responses((status = 200, description = "It does", content_type = "text/plain", body = String)),
+)]
+pub(crate) async fn alive() -> &'static str {
     "alive\n"
 }
 
-async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "is_ready",
+    tag = "Operation",
+    summary = "Whether requests should be sent here",
+    description = "",
+    security(()),
+    responses((status = 200, description = "They should", body = Readiness), (status = 503, description = "Not now", body = Readiness)),
+)]
+pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Readiness>) {
     let draining = app.draining.load(Ordering::Relaxed);
     let store = app.store.ready().await.is_ok();
     let ready = store && !draining;

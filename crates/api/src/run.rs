@@ -5,13 +5,18 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -25,12 +30,17 @@ use tokio::{
     sync::{Notify, Semaphore},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admin::Admin,
     clock::Clock,
     config::Config,
+    crowd::Crowd,
     error::Error,
+    limits,
+    once::Secrets,
+    patience::Patient,
     router::{App, Shared, routes},
     secret::{ApiKey, Hashed, Hasher, Kind},
     signing::SigningKeys,
@@ -39,6 +49,9 @@ use crate::{
         postgres::{Limits, Migrations, Postgres},
         sqlite::Sqlite,
     },
+    tally::Tally,
+    tls::Doorway,
+    visitor::Peer,
 };
 
 /// An API server that has opened its files and its port. Requests wait in the system's queue until
@@ -48,6 +61,8 @@ pub struct Server {
     shared: Shared,
     listener: TcpListener,
     addr: SocketAddr,
+    doorway: Doorway,
+    admin: Option<Admin>,
 }
 
 /// The account that `skytale up` works with, and a key for it.
@@ -74,17 +89,38 @@ impl Server {
         let addr = listener
             .local_addr()
             .map_err(|e| Error::Unreachable("the API server's port is unknown", e))?;
+        let admin = match config.admin_addr {
+            Some(addr) => Some(Admin::bind(addr).await?),
+            None => None,
+        };
         let store = open_store(&config, &clock).await?;
+        let opening = aside(move || {
+            let doorway = Doorway::open(&config)?;
+            Ok((doorway, open(config, clock, store)?))
+        });
+        let (doorway, shared) = opening.await?;
         Ok(Self {
-            shared: aside(move || open(config, clock, store)).await?,
+            shared,
             listener,
             addr,
+            doorway,
+            admin,
         })
     }
 
     /// Where it listens: the real port, when 0 was asked for.
     pub const fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where health and metrics are read, if anywhere.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::addr)
+    }
+
+    /// Whether callers must speak TLS.
+    pub const fn speaks_tls(&self) -> bool {
+        self.doorway.speaks_tls()
     }
 
     /// What verifies this server's tokens, for a relay in the same process.
@@ -147,6 +183,14 @@ impl Server {
         let router = routes(app.clone());
         let looking = look_after_keys(app.clone());
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(looking));
+        let crowd = Crowd::new(&app.config);
+        let watching = self.doorway.clone().watch();
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(watching));
+        // Ends when it is dropped, with the last request.
+        let mut admin = JoinSet::new();
+        if let Some(listening) = self.admin {
+            admin.spawn(listening.serve(app.clone()));
+        }
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -157,9 +201,17 @@ impl Server {
                     if connections.len() < app.config.connections_max =>
                 {
                     match accepted {
-                        Ok((stream, _)) => {
-                            let served = connection(stream, &router, &app, shutdown.clone());
-                            connections.spawn(served);
+                        Ok((stream, from)) => {
+                            app.tally.accept();
+                            // Dropped, and so closed, when its address has enough of them.
+                            let Some(place) = crowd.enter(from.ip()) else { continue };
+                            let (from, door) = (from.ip(), self.doorway.clone());
+                            let served =
+                                connection(stream, from, door, &router, &app, shutdown.clone());
+                            connections.spawn(async move {
+                                served.await;
+                                drop(place);
+                            });
                         }
                         // Mostly "too many open files": accepting again at once would only spin.
                         Err(error) => {
@@ -176,6 +228,8 @@ impl Server {
         let limit = Duration::from_millis(app.config.drain_ms_max);
         let drained = tokio::time::timeout(limit, async {
             while connections.join_next().await.is_some() {}
+            app.unattended.close();
+            app.unattended.wait().await;
         });
         if drained.await.is_err() {
             tracing::warn!(left = connections.len(), "cut off what did not finish");
@@ -242,9 +296,13 @@ fn open(config: Config, clock: Clock, store: Box<dyn Store>) -> Result<Shared, E
     let keys = SigningKeys::open(&config.key_dir, clock.now())?;
     Ok(Shared {
         hasher: Hasher::new(&config)?,
+        limits: limits::Limits::new(&config),
+        secrets: Secrets::new(),
+        unattended: TaskTracker::new(),
         places: Semaphore::new(config.requests_max),
         revoked: Notify::new(),
         draining: AtomicBool::new(false),
+        tally: Tally::default(),
         config,
         clock,
         store,
@@ -272,20 +330,32 @@ async fn look_after_keys(app: App) {
 /// One connection until its end. When the server stops, the request in it is finished first.
 fn connection(
     stream: TcpStream,
+    from: IpAddr,
+    doorway: Doorway,
     router: &Router,
     app: &App,
     shutdown: CancellationToken,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(app.config.head_ms_max))
-        .max_buf_size(app.config.head_bytes_max)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(
-            TokioIo::new(stream),
-            TowerToHyperService::new(router.clone()),
-        );
+    let service = TowerToHyperService::new(router.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(from));
+        service.call(request)
+    });
+    let answers_wait = Duration::from_millis(app.config.answer_ms_max);
+    let app = app.clone();
     async move {
+        let head_max = Duration::from_millis(app.config.head_ms_max);
+        let greeting = doorway.greet(stream, head_max);
+        let Some(Some(stream)) = shutdown.run_until_cancelled(greeting).await else {
+            app.tally.fail_handshake();
+            return;
+        };
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head_max)
+            .max_buf_size(app.config.head_bytes_max)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(Patient::new(stream, answers_wait)), service);
         let mut serving = std::pin::pin!(serving);
         let ended = tokio::select! {
             ended = serving.as_mut() => ended,

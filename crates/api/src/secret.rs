@@ -2,9 +2,10 @@
 //! a way to take the server down.
 //!
 //! One Argon2id check costs 26 ms and 19 MiB. So a key carries a checksum, and mistyped or made-up
-//! ones never get that far; as many checks run at once as there are cores; few may wait; and a key
-//! that was just checked is remembered, until it is revoked or five minutes have passed. Whether a
-//! key is revoked is *not* remembered: callers read that from the store each time.
+//! ones never get that far; as many checks run at once as there are cores, in memory that is used
+//! again (`hash_threads.rs`); few may wait; and a key that was just checked is remembered, until it
+//! is revoked or five minutes have passed. Whether a key is revoked is *not* remembered: callers read
+//! that from the store each time.
 
 use std::{
     fmt,
@@ -16,17 +17,22 @@ use std::{
 };
 
 use argon2::{
-    Algorithm, Argon2, Params, PasswordHash, PasswordHasher as _, PasswordVerifier as _, Version,
+    Algorithm, Argon2, Block, Params, PasswordHash, Version,
+    password_hash::phc::{Output, ParamsString, Salt},
 };
 use moka::future::Cache;
 use sha2::{Digest as _, Sha256};
 pub(crate) use skytale_wire::token::KeyId;
 use skytale_wire::{http::Secret, token::KEY_ID_CHARS};
 use subtle::ConstantTimeEq as _;
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use crate::{config::Config, error::Error};
+pub(crate) use crate::hash_threads::Busy;
+use crate::{
+    config::Config,
+    error::Error,
+    hash_threads::{HashThreads, Memory},
+};
 
 /// An API key: `sk_live_` or `sk_test_`, the public id, `_`, the secret, a checksum.
 ///
@@ -54,15 +60,10 @@ pub(crate) struct Hashed(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotAKey;
 
-/// As many hashes wait as may: come back in a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Busy;
-
 /// The one place where Argon2 runs.
 pub(crate) struct Hasher {
     argon2: Argon2<'static>,
-    running: Arc<Semaphore>,
-    admitted: Arc<Semaphore>,
+    threads: HashThreads,
     verified: Cache<KeyId, [u8; 32]>,
     /// Makes remembered digests useless outside this process.
     pepper: Zeroizing<[u8; 32]>,
@@ -72,7 +73,7 @@ pub(crate) struct Hasher {
 }
 
 impl Hasher {
-    /// Sets up the pool, and hashes once to have something to compare strangers with.
+    /// Starts the threads, and hashes once to have something to compare strangers with.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let params = Params::new(
             config.danger_argon2_memory_kib,
@@ -82,12 +83,13 @@ impl Hasher {
         )
         .map_err(|_| Error::Misuse("these Argon2 settings are out of range"))?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let nobody = hash(&argon2, random::<32>().as_slice());
+        let nobody = hash(&argon2, random::<32>().as_slice(), &mut Memory::new());
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let threads = HashThreads::start(cores, config.hashes_waiting_max)
+            .map_err(|e| Error::Unreachable("the threads that hash cannot be started", e))?;
         Ok(Self {
             argon2,
-            running: Arc::new(Semaphore::new(cores)),
-            admitted: Arc::new(Semaphore::new(cores + config.hashes_waiting_max)),
+            threads,
             verified: Cache::builder()
                 .max_capacity(REMEMBERED_MAX)
                 .time_to_live(REMEMBERED_FOR)
@@ -124,17 +126,28 @@ impl Hasher {
         key: &ApiKey,
         stored: Option<&Hashed>,
     ) -> Result<bool, Busy> {
-        let digest = stored.map(|stored| self.digest(key, stored));
-        if let (Some(digest), Some(known)) = (digest, self.verified.get(&key.id).await)
-            && bool::from(known.ct_eq(&digest))
+        if let Some(stored) = stored
+            && self.remembers(key, stored).await
         {
             return Ok(true);
         }
         let good = self.check(&key.text, stored).await?;
-        if let (true, Some(digest)) = (good, digest) {
+        if let (true, Some(stored)) = (good, stored) {
+            let digest = self.digest(key, stored);
             self.verified.insert(key.id.clone(), digest).await;
         }
         Ok(good)
+    }
+
+    /// Whether this very key was checked against this very hash of late.
+    pub(crate) async fn remembers(&self, key: &ApiKey, stored: &Hashed) -> bool {
+        let known = self.verified.get(&key.id).await;
+        known.is_some_and(|known| known.ct_eq(&self.digest(key, stored)).into())
+    }
+
+    /// Whether a key of this id was checked of late.
+    pub(crate) fn knows(&self, id: &KeyId) -> bool {
+        self.verified.contains_key(id)
     }
 
     /// Drops what is remembered of a key.
@@ -142,9 +155,15 @@ impl Hasher {
         self.verified.invalidate(id).await;
     }
 
+    /// How many wait for it, or are in it.
+    pub(crate) fn waiting(&self) -> usize {
+        self.threads.waiting()
+    }
+
     async fn hash(&self, text: &str) -> Result<Hashed, Busy> {
         let text = Zeroizing::new(text.to_owned());
-        self.run(move |argon2| hash(argon2, text.as_bytes())).await
+        self.run(move |argon2, memory| hash(argon2, text.as_bytes(), memory))
+            .await
     }
 
     async fn check(&self, text: &str, stored: Option<&Hashed>) -> Result<bool, Busy> {
@@ -152,37 +171,23 @@ impl Hasher {
         let known = stored.is_some();
         let against = stored.unwrap_or(&self.nobody).clone();
         let good = self
-            .run(move |argon2| {
-                PasswordHash::new(&against.0)
-                    .is_ok_and(|hash| argon2.verify_password(text.as_bytes(), &hash).is_ok())
-            })
+            .run(move |_, memory| belongs(text.as_bytes(), &against, memory))
             .await?;
-        Ok(good && known)
+        Ok(good.unwrap_or_default() && known)
     }
 
-    /// Runs `work` when a core is free, or refuses at once when too many wait already. The places
-    /// are held by the work itself: a caller that goes away frees nothing early.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Argon2<'static>) -> T + Send + 'static,
+        work: impl FnOnce(&Argon2<'static>, &mut Memory) -> T + Send + 'static,
     ) -> Result<T, Busy> {
-        let admitted = Arc::clone(&self.admitted)
-            .try_acquire_owned()
-            .map_err(|_| Busy)?;
-        let running = Arc::clone(&self.running)
-            .acquire_owned()
-            .await
-            .map_err(|_| Busy)?;
         let argon2 = self.argon2.clone();
         let runs = Arc::clone(&self.runs);
-        tokio::task::spawn_blocking(move || {
-            runs.fetch_add(1, Ordering::Relaxed);
-            let done = work(&argon2);
-            drop((admitted, running));
-            done
-        })
-        .await
-        .map_err(|_| Busy)
+        self.threads
+            .run(move |memory| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                work(&argon2, memory)
+            })
+            .await
     }
 
     fn digest(&self, key: &ApiKey, stored: &Hashed) -> [u8; 32] {
@@ -196,7 +201,6 @@ impl Hasher {
     }
 
     /// How often Argon2 ran for a caller.
-    #[cfg(test)]
     pub(crate) fn runs(&self) -> u64 {
         self.runs.load(Ordering::Relaxed)
     }
@@ -204,10 +208,7 @@ impl Hasher {
     /// Takes every place, as a flood would.
     #[cfg(test)]
     pub(crate) fn occupy(&self) -> tokio::sync::OwnedSemaphorePermit {
-        let all = u32::try_from(self.admitted.available_permits()).expect("few places");
-        Arc::clone(&self.admitted)
-            .try_acquire_many_owned(all)
-            .expect("nobody else is there")
+        self.threads.occupy()
     }
 }
 
@@ -223,6 +224,16 @@ impl ApiKey {
         let id: KeyId = base62(random::<16>().as_slice(), KEY_ID_CHARS)
             .parse()
             .expect("letters and digits, as many as an id has");
+        Self::with_id(kind, id)
+    }
+
+    /// As somebody would guess who knows the id.
+    #[cfg(test)]
+    pub(crate) fn guess(&self) -> Self {
+        Self::with_id(Kind::Live, self.id.clone())
+    }
+
+    fn with_id(kind: Kind, id: KeyId) -> Self {
         let secret = Zeroizing::new(base62(random::<32>().as_slice(), SECRET_CHARS));
         // Sized once: a growing string would leave pieces of the key behind.
         let mut text = Zeroizing::new(String::with_capacity(KEY_CHARS));
@@ -310,12 +321,49 @@ pub(crate) fn random<const N: usize>() -> Zeroizing<[u8; N]> {
     bytes
 }
 
-fn hash(argon2: &Argon2<'_>, text: &[u8]) -> Hashed {
+fn hash(argon2: &Argon2<'_>, text: &[u8], memory: &mut Memory) -> Hashed {
     let salt = random::<16>();
-    let phc: PasswordHash = argon2
-        .hash_password_with_salt(text, salt.as_slice())
-        .expect("16 bytes of salt and a text under 1 KiB are in range");
+    let params = argon2.params();
+    let length = params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN);
+    let hash = grind(argon2, text, salt.as_slice(), length, memory);
+    let phc = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(params).expect("three numbers are a short text"),
+        salt: Some(Salt::new(salt.as_slice()).expect("16 bytes of salt are in range")),
+        hash: Some(hash.expect("16 bytes of salt and a text under 1 KiB are in range")),
+    };
     Hashed(phc.to_string())
+}
+
+/// Whether the text hashes to this, at the cost that it was hashed at; `None` for what is no hash.
+fn belongs(text: &[u8], to: &Hashed, memory: &mut Memory) -> Option<bool> {
+    let stored = PasswordHash::new(&to.0).ok()?;
+    let (salt, hash) = (stored.salt.as_ref()?, stored.hash.as_ref()?);
+    let algorithm = Algorithm::try_from(stored.algorithm.as_str()).ok()?;
+    let version = Version::try_from(stored.version?).ok()?;
+    let params = Params::try_from(&stored).ok()?;
+    let argon2 = Argon2::new(algorithm, version, params);
+    let again = grind(&argon2, text, salt, hash.len(), memory)?;
+    Some(again.as_bytes().ct_eq(hash.as_bytes()).into())
+}
+
+fn grind(
+    argon2: &Argon2<'_>,
+    text: &[u8],
+    salt: &[u8],
+    length: usize,
+    memory: &mut Memory,
+) -> Option<Output> {
+    let blocks = argon2.params().block_count();
+    if memory.len() < blocks {
+        memory.resize(blocks, Block::new());
+    }
+    let mut bytes = Zeroizing::new(vec![0; length]);
+    argon2
+        .hash_password_into_with_memory(text, salt, &mut bytes, &mut memory[..blocks])
+        .ok()?;
+    Output::new(&bytes).ok()
 }
 
 /// The lowest `digits` digits of a big-endian number, base 62.

@@ -21,7 +21,7 @@ use skytale_wire::{
 };
 use zeroize::Zeroizing;
 
-use crate::{error::Error, secret::random};
+use crate::{backup::KeyFile, error::Error, secret::random};
 
 /// The signing keys of one directory, as they were last read.
 #[derive(Debug)]
@@ -230,6 +230,19 @@ pub fn rotate(dir: &Path, now: Time, pace: Pace) -> Result<Rotated, Error> {
             })
         }
     }
+}
+
+/// Every file that is there, read while nobody changes one.
+pub(crate) fn files(dir: &Path) -> Result<Vec<KeyFile>, Error> {
+    let _turn = turn(dir)?;
+    let mut files = Vec::new();
+    for name in [CURRENT, NEXT, RETIRED] {
+        if let Some(text) = read_private(&dir.join(name))? {
+            let content = Zeroizing::new(text.as_bytes().to_vec());
+            files.push(KeyFile { name, content });
+        }
+    }
+    Ok(files)
 }
 
 /// Puts a key whose time has come in its place, and forgets retired ones whose tokens have ended.

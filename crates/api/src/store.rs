@@ -6,12 +6,13 @@
 use std::{fmt, pin::Pin};
 
 use skytale_wire::{
-    http::{MonthUsage, Revocation},
-    id::{AgentId, Time},
+    http::{Revocation, UsageEntry, Used},
+    id::{AgentId, Digest, RelayKey, Time},
+    month::Month,
     token::{AccountId, KeyId, Scopes},
 };
 
-use crate::secret::Hashed;
+use crate::{plans::Bounds, secret::Hashed};
 
 #[cfg(test)]
 mod conformance;
@@ -85,12 +86,13 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     /// Counts one token bought with a key, perhaps for an agent, which is remembered; those that
     /// were not seen for [`AGENT_MS_KEPT`] are forgotten then, unless they are shut out. Nothing is
     /// counted when it is refused: this is the moment that decides whether a token may still be
-    /// issued.
+    /// issued, also by what the account has used of the month.
     fn count_exchange(
         &self,
         id: KeyId,
         agent: Option<AgentId>,
-        month: String,
+        month: Month,
+        bounds: Bounds,
         now: Time,
     ) -> Answer<'_, Exchange>;
 
@@ -110,7 +112,36 @@ pub(crate) trait Store: fmt::Debug + Send + Sync + 'static {
     fn enable_agent(&self, account: AccountId, agent: AgentId) -> Answer<'_, bool>;
 
     /// What an account used, the newest month first.
-    fn usage(&self, account: AccountId) -> Answer<'_, Vec<MonthUsage>>;
+    fn usage(&self, account: AccountId) -> Answer<'_, Vec<(Month, Used)>>;
+
+    /// What an account used in a month with each of its keys, and what no key stands for; at most
+    /// `limit` of them.
+    fn usage_by_key(
+        &self,
+        account: AccountId,
+        month: Month,
+        limit: u32,
+    ) -> Answer<'_, Vec<(Option<KeyId>, Used)>>;
+
+    /// Adds what a relay reports, if the number is higher than that of its last report. Entries of
+    /// accounts that were never here are left out; there is one for each account, key and month.
+    fn take_report(
+        &self,
+        relay: RelayKey,
+        number: u64,
+        entries: Vec<UsageEntry>,
+        now: Time,
+    ) -> Answer<'_, ReportTaken>;
+
+    /// Notes that a request is about to be answered, unless one with its mark was within
+    /// [`ONCE_MS_KEPT`]. Of those that come at once, one is the first.
+    fn claim(&self, claim: Claim) -> Answer<'_, Claimed>;
+
+    /// Keeps what a request was answered whose mark was claimed.
+    fn keep(&self, mark: Mark, kept: Kept) -> Answer<'_, ()>;
+
+    /// Forgets a claim: the request changed nothing and may come again.
+    fn release(&self, mark: Mark) -> Answer<'_, ()>;
 
     /// Answers when the store can be written to.
     fn ready(&self) -> Answer<'_, ()>;
@@ -171,10 +202,20 @@ pub(crate) enum Exchange {
     /// The key is revoked, over, or gone.
     NoKey,
     AgentDisabled,
+    /// The account has used up what it may in this month.
+    Exhausted,
+}
+
+/// Whether a report was new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReportTaken {
+    Now,
+    /// Nothing was changed.
+    Before,
 }
 
 /// An account as it is stored.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AccountRow {
     pub(crate) email: String,
     pub(crate) name: String,
@@ -218,6 +259,64 @@ pub(crate) struct AgentRow {
     pub(crate) first: Time,
     pub(crate) last: Time,
     pub(crate) disabled: Option<Time>,
+}
+
+/// By what a request is known that must take effect once: a hash of whose it is and of its
+/// `Idempotency-Key`.
+pub(crate) type Mark = Digest;
+
+/// A request that must take effect once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim {
+    pub(crate) mark: Mark,
+    /// A hash of what is asked for.
+    pub(crate) request: Digest,
+    pub(crate) now: Time,
+    /// What was claimed before and is not finished will not be finished any more.
+    pub(crate) given_up: Time,
+}
+
+/// Whether a request is the first with its mark.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Claimed {
+    First,
+    /// The same request was answered so.
+    Done(Kept),
+    /// The same request is being answered.
+    UnderWay,
+    /// The same request was cut off: it may have taken effect.
+    CutOff,
+    /// Another request had this mark.
+    OtherRequest,
+}
+
+/// An answer that can be given again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) status: u16,
+    /// `None` when it held a secret.
+    pub(crate) body: Option<String>,
+}
+
+/// What stands in the way of a claim.
+#[derive(Debug)]
+struct Earlier {
+    request: [u8; 32],
+    at: Time,
+    status: Option<u16>,
+    body: Option<String>,
+}
+
+impl Earlier {
+    fn seen_by(self, claim: &Claim) -> Claimed {
+        let body = self.body;
+        match self.status {
+            _ if self.request != claim.request.0 => Claimed::OtherRequest,
+            Some(status) => Claimed::Done(Kept { status, body }),
+            None if self.at < claim.given_up => Claimed::CutOff,
+            None => Claimed::UnderWay,
+        }
+    }
 }
 
 /// An e-mail address in the one spelling that is compared and stored.
@@ -273,6 +372,8 @@ pub(crate) enum Failure {
 const AGENT_MS_KEPT: u64 = 90 * 24 * 3_600_000;
 /// How long what was revoked stays on the list: twice as long as a token lives.
 const REVOCATIONS_MS_KEPT: u64 = 2 * 3_600_000;
+/// How long it is remembered what was asked with an `Idempotency-Key`.
+const ONCE_MS_KEPT: u64 = 24 * 3_600_000;
 /// RFC 5321 allows no longer path.
 const EMAIL_BYTES_MAX: usize = 254;
 

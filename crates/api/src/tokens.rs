@@ -15,18 +15,31 @@ use axum::{
 use skytale_wire::{
     http::{Secret, TokenAnswer, TokenRequest},
     id::{RelayKey, Time},
+    month::Month,
     token::{AccountId, BadPatterns, Claims, Grant, KeyId, Scope, Scopes, SlimPatterns, TokenId},
 };
 
 use crate::{
     body::Body,
     caller::Caller,
-    clock::{month, rfc3339},
+    clock::rfc3339,
+    plans::{self, Bounds},
     problem::Refusal,
     router::App,
     store::Exchange,
 };
 
+#[utoipa::path(
+    post,
+    path = "/v1/tokens",
+    operation_id = "buy_token",
+    tag = "Tokens",
+    summary = "Buy a token",
+    description = "`agent_id`, `transport_key` and `audience`, for an agent's line to a relay; `audience` and `slim`, for speaking SLIM to one; or none of them, for calls about the account. The key needs the scope `relay`, `slim` or `account` for it.",
+    request_body = TokenRequest,
+    security(("key" = ["relay"]), ("key" = ["slim"]), ("key" = ["account"])),
+    responses((status = 200, description = "A signed JWT, an hour long at most", body = TokenAnswer)),
+)]
 pub(crate) async fn exchange(
     State(app): State<App>,
     caller: Caller,
@@ -37,13 +50,20 @@ pub(crate) async fn exchange(
     let now = app.clock.now();
     // Counting is also the last look at key and agent: after a revocation has been answered, no
     // token leaves any more.
+    let bounds = match scope {
+        Scope::Relay | Scope::Slim => app.config.plan_of(&account).1,
+        // Whoever has used up everything must be able to see it.
+        Scope::Account | Scope::Keys => Bounds::NONE,
+    };
+    let month = Month::of(now);
     let counted = app
         .store
-        .count_exchange(key.id.clone(), wish.agent_id, month(now), now);
+        .count_exchange(key.id.clone(), wish.agent_id, month, bounds, now);
     match counted.await? {
         Exchange::Counted => {}
         Exchange::NoKey => return Err(Refusal::UNAUTHENTICATED),
         Exchange::AgentDisabled => return Err(Refusal::AGENT_DISABLED),
+        Exchange::Exhausted => return Err(plans::exceeded(now)),
     }
     // No token outlives the key: relays hear of revocations, and not of ends that were planned.
     let left_ms = key.expires.map_or(u64::MAX, |end| end.since(now));
@@ -64,6 +84,16 @@ pub(crate) async fn exchange(
     }))
 }
 
+#[utoipa::path(
+    get,
+    path = "/.well-known/jwks.json",
+    operation_id = "show_signing_keys",
+    tag = "Tokens",
+    summary = "The keys that tokens are signed with",
+    description = "",
+    security(()),
+    responses((status = 200, description = "A JSON Web Key Set (RFC 7517)", content_type = "application/jwk-set+json", body = serde_json::Value)),
+)]
 pub(crate) async fn jwks(State(app): State<App>) -> Response {
     let headers = [
         (

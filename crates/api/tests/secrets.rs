@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 const EMAIL: &str = "alice@example.org";
 const PASSWORD: &str = "correct horse battery";
 const CANARY: &str = "needle-in-a-field";
+const ONCE: &str = "needle-in-an-idempotency-key";
 
 #[tokio::test]
 async fn secrets_are_nowhere_but_with_their_owner() {
@@ -56,6 +57,10 @@ async fn secrets_are_nowhere_but_with_their_owner() {
         "audience": RelayKey([3; 32]),
     });
     let token = text(&post(addr, "/v1/tokens", &key, &wish).await, "token");
+    // and once more in a way in which answers are remembered,
+    let also = post_once(addr, "/v1/keys", &key, &json!({"name": "second"})).await;
+    let also = text(&also, "key");
+    post_once(addr, "/v1/accounts", "", &login).await;
 
     // when all of it is sent to where it does not belong,
     for bearer in [&key, &token, &session, "sk_live_needle-in-a-field"] {
@@ -86,7 +91,8 @@ async fn secrets_are_nowhere_but_with_their_owner() {
         "the store was read"
     );
     let secret = key.rsplit('_').next().unwrap();
-    for needle in [PASSWORD, secret, &token, &session] {
+    let also = also.rsplit('_').next().unwrap();
+    for needle in [PASSWORD, secret, also, &token, &session, ONCE] {
         assert!(!spoken.contains(needle), "answered");
         assert!(!logged.contains(needle), "logged");
         assert!(!stored.contains(needle), "stored");
@@ -114,10 +120,19 @@ fn clock() -> Clock {
 }
 
 async fn post(addr: SocketAddr, path: &str, bearer: &str, body: &Value) -> Value {
+    send(addr, path, "", bearer, body).await
+}
+
+async fn post_once(addr: SocketAddr, path: &str, bearer: &str, body: &Value) -> Value {
+    let line = format!("idempotency-key: {ONCE}\r\n");
+    send(addr, path, &line, bearer, body).await
+}
+
+async fn send(addr: SocketAddr, path: &str, line: &str, bearer: &str, body: &Value) -> Value {
     let body = body.to_string();
     let request = format!(
         "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {bearer}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+         {line}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut stream = TcpStream::connect(addr).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use skytale_sdk::{Account, Config, Context, Error, RelayAddr, RelayStatus, check_agent_name};
 use skytale_wire::{
-    http::{Key, MakeKey, Secret},
+    http::{Key, MakeKey, Plan, Secret, Usage, Used},
     id::AgentId,
     token::Scopes,
 };
@@ -522,21 +522,67 @@ async fn list_keys(account: &Account, output: Output) -> Result<(), Failure> {
 }
 
 /// `usage`.
-pub(crate) async fn usage(everywhere: &Everywhere, output: Output) -> Result<(), Failure> {
+pub(crate) async fn usage(
+    wish: &args::Usage,
+    everywhere: &Everywhere,
+    output: Output,
+) -> Result<(), Failure> {
     let mut config = Config::load(context::flags(everywhere))?;
-    let usage = context::account(&mut config)?.usage().await?;
-    output.result(&usage, || {
-        let mut shown = table(["MONTH", "TOKENS", "MESSAGES", "BYTES"]);
-        for month in &usage.months {
-            shown.add_row([
-                month.month.clone(),
-                month.token_exchanges.to_string(),
-                month.messages.to_string(),
-                month.bytes.to_string(),
-            ]);
+    let usage = context::account(&mut config)?.usage(wish.month).await?;
+    output.result(&usage, || described_usage(&usage))
+}
+
+fn described_usage(usage: &Usage) -> String {
+    let numbers = |used: &Used| {
+        [
+            used.token_exchanges.to_string(),
+            used.messages.to_string(),
+            used.bytes.to_string(),
+            used.delivered.to_string(),
+            hours(used.connected_s),
+        ]
+    };
+    let mut shown = table([
+        "MONTH",
+        "KEY",
+        "TOKENS",
+        "MESSAGES",
+        "BYTES",
+        "COPIES",
+        "CONNECTED",
+    ]);
+    for month in &usage.months {
+        let keys = month.keys.iter().flatten();
+        for key in keys {
+            let name = key
+                .key_id
+                .as_ref()
+                .map_or_else(|| "none".to_owned(), ToString::to_string);
+            let row = [month.month.to_string(), name];
+            shown.add_row(row.into_iter().chain(numbers(&key.used)));
         }
-        shown.to_string()
-    })
+        let row = [month.month.to_string(), "all".to_owned()];
+        shown.add_row(row.into_iter().chain(numbers(&month.used)));
+    }
+    let Plan {
+        name,
+        messages_max,
+        bytes_max,
+        renews_at,
+    } = &usage.plan;
+    let bound = |most: Option<u64>| most.map_or_else(|| "any".to_owned(), |most| most.to_string());
+    format!(
+        "{shown}\nplan \"{}\": {} messages and {} bytes a month; this one ends {renews_at}",
+        crate::output::harmless(name),
+        bound(*messages_max),
+        bound(*bytes_max)
+    )
+}
+
+/// With one decimal.
+fn hours(seconds: u64) -> String {
+    let tenths = seconds / 360;
+    format!("{}.{} h", tenths / 10, tenths % 10)
 }
 
 /// The first brings the KeyPackages, the second sees them there.

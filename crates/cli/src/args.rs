@@ -15,11 +15,12 @@ use skytale_relay::edge::terms::AtLeast;
 use skytale_sdk::{RelayAddr, Traffic, check_agent_name};
 use skytale_wire::{
     id::{AgentId, ChannelId, MessageId},
+    month::Month,
     name::ChannelName,
     token::{Scope, Scopes, SlimPattern},
 };
 
-use crate::{history::span, wake::Waker};
+use crate::{history::span, limits::Limits, wake::Waker};
 
 /// End-to-end-encrypted group channels for AI agents.
 #[derive(Debug, Parser)]
@@ -39,6 +40,7 @@ pub(crate) struct Arguments {
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Everywhere {
     /// Which agent of this machine acts; may be left out when there is just one
@@ -94,6 +96,10 @@ pub(crate) struct Everywhere {
     /// Log more to stderr: -v what happens, -vv details [env: SKYTALE_LOG]
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+
+    /// Write to stderr as JSON, one line for each event [env: SKYTALE_LOG_JSON]
+    #[arg(long, global = true)]
+    pub(crate) log_json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -113,6 +119,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Migrate,
     },
+    /// Copy what the servers of this data directory keep into one file, also while they run
+    #[command(before_help = examples::BACKUP)]
+    Backup(Backup),
+    /// Put such a copy where no server has run
+    #[command(before_help = examples::RESTORE)]
+    Restore(Restore),
 
     /// Open a channel, or make it
     #[command(before_help = examples::OPEN)]
@@ -220,7 +232,11 @@ pub(crate) enum Command {
     Token(Token),
     /// Show what the account has used
     #[command(before_help = examples::USAGE)]
-    Usage,
+    Usage(Usage),
+
+    /// Ask a server of this machine whether it is ready
+    #[command(before_help = examples::HEALTH)]
+    Health(Health),
 
     /// Find out what does not work, and what repairs it
     #[command(before_help = examples::DOCTOR)]
@@ -259,15 +275,17 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Where the API server listens; port 0 takes a free one
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7700")]
-    pub(crate) api_addr: SocketAddr,
-    /// Where the relay listens, by UDP
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4433")]
-    pub(crate) relay_addr: SocketAddr,
-    /// Where health and metrics are served
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8443")]
-    pub(crate) health_addr: SocketAddr,
+    /// Where the API server listens; port 0 takes a free one [default: 127.0.0.1:7700]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) api_addr: Option<SocketAddr>,
+    /// Where the relay listens, by UDP [default: 127.0.0.1:4433]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) relay_addr: Option<SocketAddr>,
+    /// Where the relay's health and metrics are served [default: 127.0.0.1:8443]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) health_addr: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) admin: Admin,
     #[command(flatten)]
     pub(crate) database: Database,
     #[command(flatten)]
@@ -279,8 +297,20 @@ pub(crate) struct Up {
     #[arg(long)]
     pub(crate) no_guests: bool,
     /// The least that every agent's line must hide: a mode or preset, as for --traffic
-    #[arg(long, value_name = "MODE", default_value = "padded", value_parser = at_least)]
-    pub(crate) traffic_at_least: AtLeast,
+    /// [default: padded]
+    #[arg(long, value_name = "MODE", value_parser = at_least)]
+    pub(crate) traffic_at_least: Option<AtLeast>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFile,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Usage {
+    /// One month only, as in 2026-11, and each API key by itself
+    #[arg(long, value_name = "YYYY-MM")]
+    pub(crate) month: Option<Month>,
 }
 
 #[derive(Debug, Args)]
@@ -289,20 +319,57 @@ pub(crate) struct Up {
     reason = "the fields are the names of flags"
 )]
 pub(crate) struct Api {
-    /// Where the API server listens; port 0 takes a free one
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7700")]
-    pub(crate) api_addr: SocketAddr,
+    /// Where the API server listens; port 0 takes a free one [default: 127.0.0.1:7700]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) api_addr: Option<SocketAddr>,
+    /// PEM file of the certificate chain: the server then speaks TLS 1.3. Read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// PEM file of the certificate's private key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// A reverse proxy in front of it speaks TLS, so it may listen beyond this machine
     #[arg(long)]
     pub(crate) behind_proxy: bool,
+    /// How many messages an account may send in a month
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) messages_per_month: Option<u64>,
+    /// How many sealed bytes an account may send in a month
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) bytes_per_month: Option<u64>,
+    #[command(flatten)]
+    pub(crate) admin: Admin,
     #[command(flatten)]
     pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFile,
     #[command(subcommand)]
     pub(crate) command: Option<ApiCommand>,
 }
 
+/// What the servers are set up by, besides flags.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SettingsFile {
+    /// A file of settings for the servers; flags go before it [env: SKYTALE_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The API server's address for operators.
+#[derive(Debug, Args)]
+pub(crate) struct Admin {
+    /// Where the API server's health and metrics are served, by plain HTTP: not for the internet
+    /// [default: off]
+    #[arg(long, value_name = "IP:PORT", alias = "admin-listen")]
+    pub(crate) admin_addr: Option<MaybeAddr>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ApiCommand {
+    /// Print the description of the server's HTTP interface (OpenAPI), as GET /openapi.json gives it
+    Describe,
     /// Make a new key to sign tokens with. Servers that run on this data directory take it within
     /// minutes, and nobody notices
     RotateSigningKey {
@@ -322,9 +389,9 @@ pub(crate) enum ApiCommand {
 pub(crate) struct Database {
     #[command(flatten)]
     pub(crate) place: DatabasePlace,
-    /// How many connections to Postgres may be open at once
-    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) database_connections_max: u32,
+    /// How many connections to Postgres may be open at once [default: 10]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) database_connections_max: Option<u32>,
     /// Do not apply migrations that the Postgres database lacks: do not start then
     #[arg(long)]
     pub(crate) no_migrate: bool,
@@ -360,25 +427,56 @@ pub(crate) enum Migrate {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Health {
+    /// Where health is served: a relay's --health-addr, an API server's --admin-addr
+    #[arg(value_name = "IP:PORT", default_value = "127.0.0.1:8443")]
+    pub(crate) addr: SocketAddr,
+    /// Ask only whether it is alive
+    #[arg(long)]
+    pub(crate) live: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file to make; it holds secrets
+    pub(crate) file: PathBuf,
+    /// Replace it when it is there already
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The file that `skytale backup` made
+    pub(crate) file: PathBuf,
+    /// Only read it and look whether it is whole
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Args)]
 #[expect(
     clippy::struct_field_names,
     reason = "the fields are the names of flags"
 )]
 pub(crate) struct Relay {
-    /// Where the relay listens, by UDP; port 0 takes a free one
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4433")]
-    pub(crate) relay_addr: SocketAddr,
+    /// Where the relay listens, by UDP; port 0 takes a free one [default: 127.0.0.1:4433]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) relay_addr: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) grpc: Grpc,
-    /// Where health and metrics are served
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8443")]
-    pub(crate) health_addr: SocketAddr,
+    /// Where health and metrics are served [default: 127.0.0.1:8443]
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) health_addr: Option<SocketAddr>,
     /// Let nobody join who has no account
     #[arg(long)]
     pub(crate) no_guests: bool,
     /// The least that every agent's line must hide: a mode or preset, as for --traffic
-    #[arg(long, value_name = "MODE", default_value = "padded", value_parser = at_least)]
-    pub(crate) traffic_at_least: AtLeast,
+    /// [default: padded]
+    #[arg(long, value_name = "MODE", value_parser = at_least)]
+    pub(crate) traffic_at_least: Option<AtLeast>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFile,
 }
 
 /// The relay's door for gRPC.
@@ -389,13 +487,9 @@ pub(crate) struct Relay {
 )]
 pub(crate) struct Grpc {
     /// Where SLIM's agents connect, and ours where UDP is blocked; port 0 takes a free one, off none
-    #[arg(
-        long,
-        value_name = "IP:PORT",
-        default_value = "127.0.0.1:5000",
-        alias = "slim-addr"
-    )]
-    pub(crate) grpc_addr: MaybeAddr,
+    /// [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "IP:PORT", alias = "slim-addr")]
+    pub(crate) grpc_addr: Option<MaybeAddr>,
     /// PEM file of the certificate chain for that address; read again when it changes
     #[arg(long, value_name = "FILE", requires = "grpc_tls_key")]
     pub(crate) grpc_tls_cert: Option<PathBuf>,
@@ -657,7 +751,10 @@ pub(crate) struct Demo {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Show each setting and where it comes from
-    Show,
+    Show {
+        #[command(flatten)]
+        settings: SettingsFile,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -804,9 +901,12 @@ The first start makes a local account, an API key and the context \"local\" with
     pub(super) const API: &str = "\
 Examples:
   skytale api --relay KEY@relay.example.org:4433
-  skytale api --api-addr 0.0.0.0:7700 --behind-proxy --relay KEY@relay.example.org:4433
+  skytale api --api-addr 0.0.0.0:7700 --tls-cert chain.pem --tls-key key.pem \\
+    --relay KEY@relay.example.org:4433
+  skytale api --api-addr 10.0.0.5:7700 --behind-proxy --relay KEY@relay.example.org:4433
   SKYTALE_DATABASE_URL_FILE=url.txt skytale api --relay KEY@relay.example.org:4433
   skytale api rotate-signing-key
+  skytale api describe > openapi.json
 
 It signs tokens for the relay given; a relay prints its key when it starts.";
     pub(super) const RELAY: &str = "\
@@ -823,6 +923,20 @@ Examples:
 
 An API server applies migrations by itself when it starts, unless it is told --no-migrate. The key
 that signs tokens is a file (server/keys/signing.key) and is not moved.";
+    pub(super) const BACKUP: &str = "\
+Examples:
+  skytale backup skytale.backup
+  skytale backup skytale.backup --force --json --data-dir DIR
+
+In it: the API server's SQLite database, the keys that sign tokens, the relay's key and its archive.
+Accounts in Postgres are backed up by pg_dump; agents' vaults are in no backup.";
+    pub(super) const RESTORE: &str = "\
+Examples:
+  skytale restore skytale.backup --data-dir DIR
+  skytale restore skytale.backup --check
+
+The data directory must have no servers yet. Agents that have seen more of a channel than the backup
+has take nothing more from it, so the newest backup is the one to restore.";
     pub(super) const OPEN: &str = "\
 Examples:
   skytale open acme/ops/plan --as planner";
@@ -973,7 +1087,17 @@ Examples:
     pub(super) const USAGE: &str = "\
 Examples:
   skytale usage
-  skytale usage --json";
+  skytale usage --month 2026-11
+  skytale usage --json
+
+Relays report what they count every ten seconds, so what was just said is counted a little later.";
+    pub(super) const HEALTH: &str = "\
+Examples:
+  skytale health
+  skytale health 127.0.0.1:7701 --json
+  skytale health --live
+
+Exit codes: 0 when it is ready, 1 when it is not, 5 when nobody answers.";
     pub(super) const DOCTOR: &str = "\
 Examples:
   skytale doctor
@@ -991,7 +1115,7 @@ Examples:
     pub(super) const CONFIG: &str = "\
 Examples:
   skytale config show
-  skytale config show --json";
+  skytale config show --config skytale.toml --json";
     pub(super) const CONTEXT: &str = "\
 Examples:
   skytale context add work --api-url https://api.example.org --relay KEY@relay.example.org:4433
@@ -1038,7 +1162,10 @@ mod tests {
         let mut all = vec![Arguments::command()];
         while let Some(command) = all.pop() {
             for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
-                let harmless = matches!(flag, "password-stdin" | "secret-file");
+                let harmless = matches!(
+                    flag,
+                    "password-stdin" | "secret-file" | "wrong-passwords-per-hour-max"
+                );
                 let secret = [
                     "password",
                     "secret",

@@ -6,7 +6,7 @@
 //! system can say what each of them used. The comparison with bare MLS is not here: it lives in
 //! `crates/agent/benches`, because only that crate may name the MLS library.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -20,6 +20,7 @@ use crate::{
 
 mod client;
 mod house;
+mod http;
 mod idle;
 mod latency;
 mod lines;
@@ -27,8 +28,10 @@ mod machine;
 mod pair;
 pub(crate) mod parts;
 mod relay;
+mod revoke;
 mod slim;
 mod start;
+mod tokens;
 
 /// What `skytale bench` was asked for.
 #[derive(Debug, Args)]
@@ -42,6 +45,14 @@ pub(crate) struct Wish {
     /// A Python with slim-bindings, for the bench "slim": SLIM's own node and agents run in it
     #[arg(long, value_name = "PROGRAM")]
     slim_python: Option<PathBuf>,
+    /// A Postgres server for the bench "tokens", which also runs on SQLite. The database must be empty
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SKYTALE_BENCH_DATABASE_URL",
+        hide_env_values = true
+    )]
+    database_url: Option<String>,
     /// Measure briefly, to see that it works: not for figures
     #[arg(long)]
     quick: bool,
@@ -59,6 +70,10 @@ enum Name {
     Lines,
     /// The port that speaks SLIM, beside SLIM's own node
     Slim,
+    /// Buying tokens from an API server
+    Tokens,
+    /// How soon lines end whose API key is revoked
+    Revoke,
     /// How quickly things are ready, and how large
     Start,
 }
@@ -110,10 +125,7 @@ pub(crate) async fn run(wish: &Wish, output: Output) -> Result<(), Failure> {
     let mut figures = Vec::new();
     let mut failure = None;
     for name in wish.chosen() {
-        match name
-            .measure(effort, wish.slim_python.as_deref(), output)
-            .await
-        {
+        match name.measure(effort, wish, output).await {
             Ok(measured) => figures.extend(measured),
             Err(why) => {
                 failure = Some(why);
@@ -138,7 +150,7 @@ impl Name {
     async fn measure(
         self,
         effort: Effort,
-        slim_python: Option<&Path>,
+        wish: &Wish,
         output: Output,
     ) -> Result<Vec<Figure>, Failure> {
         match self {
@@ -162,7 +174,15 @@ impl Name {
             }
             Self::Slim => {
                 output.say("slim: the port that speaks SLIM …");
-                slim::measure(effort, slim_python).await
+                slim::measure(effort, wish.slim_python.as_deref()).await
+            }
+            Self::Tokens => {
+                output.say("tokens: an API server under agents that buy tokens …");
+                tokens::measure(effort, wish.database_url.as_deref()).await
+            }
+            Self::Revoke => {
+                output.say("revoke: lines whose API key is revoked …");
+                revoke::measure(effort).await
             }
             Self::Start => {
                 output.say("start: a relay with a large archive …");
@@ -294,6 +314,7 @@ fn raised_in_words() -> Vec<String> {
             "rates of frames, publishes, commits, creates, welcomes and uploads: {RAISED_PER_SECOND} per second"
         ),
         format!("channels per account: {RAISED_PER_SECOND}"),
+        format!("requests by API key, and of an account: {RAISED_PER_SECOND} per second"),
         format!("connections per address, and of strangers: {CONNECTIONS_MAX}"),
     ]
 }
@@ -303,7 +324,7 @@ const PROFILE: &str = if cfg!(debug_assertions) {
 } else {
     "release"
 };
-const RAISED_PER_SECOND: u32 = 1_000_000;
+pub(super) const RAISED_PER_SECOND: u32 = 1_000_000;
 pub(super) const CONNECTIONS_MAX: usize = 4_096;
 
 #[cfg(test)]
@@ -316,6 +337,7 @@ mod tests {
             names: names.to_vec(),
             seconds: 10,
             slim_python: None,
+            database_url: None,
             quick: false,
         };
 

@@ -1,7 +1,7 @@
 //! `skytale config show`: each setting, its value and where it comes from. Secrets are not shown,
 //! only whether they are there.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use serde::Serialize;
 use skytale_sdk::{Config, Context};
@@ -11,12 +11,12 @@ use crate::{
     context,
     exit::Failure,
     output::{Output, table},
-    servers::DATABASE_URL,
+    settings::Settings,
 };
 
 #[derive(Debug, PartialEq, Serialize)]
 struct Setting {
-    name: &'static str,
+    name: Cow<'static, str>,
     value: Option<String>,
     origin: String,
 }
@@ -26,15 +26,25 @@ pub(crate) fn run(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let args::Config::Show = command;
+    let args::Config::Show { settings: file } = command;
+    let file = Settings::load(file)?;
     let config = Config::load(context::flags(everywhere))?;
     let context = match &config.context {
         Some(name) => Context::read(&config.config_dir, name)?.unwrap_or_default(),
         None => Context::default(),
     };
-    let settings = settings(everywhere, &config, &context, &|name| {
-        std::env::var_os(name).is_some_and(|value| !value.is_empty())
+    let variable = |name: &str| {
+        let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
+        Some(value.to_string_lossy().into_owned())
+    };
+    let mut settings = settings(everywhere, &config, &context, &|name| {
+        variable(name).is_some()
     });
+    settings.extend(file.shown(&variable).into_iter().map(|it| Setting {
+        name: it.name.into(),
+        value: it.value,
+        origin: it.origin,
+    }));
     if output.is_json() {
         return settings
             .iter()
@@ -43,7 +53,7 @@ pub(crate) fn run(
     let mut shown = table(["SETTING", "VALUE", "FROM"]);
     for setting in settings {
         let value = setting.value.unwrap_or_else(|| "(not set)".to_owned());
-        shown.add_row([setting.name.to_owned(), value, setting.origin]);
+        shown.add_row([setting.name.into_owned(), value, setting.origin]);
     }
     output.line(&shown.to_string())
 }
@@ -73,16 +83,15 @@ fn settings(
     let relay = config.relay.as_ref().map(ToString::to_string);
     let key = ["SKYTALE_API_KEY", "SKYTALE_API_KEY_FILE"];
     let vault = ["SKYTALE_VAULT_KEY", "SKYTALE_VAULT_KEY_FILE"];
-    let database = [DATABASE_URL, "SKYTALE_DATABASE_URL_FILE"];
     let vault_given = vault.iter().any(|name| is_set(name));
     let seconds = |name, time: std::time::Duration| Setting {
-        name,
+        name: Cow::Borrowed(name),
         value: Some(format!("{} s", time.as_secs_f64())),
         origin: origin(everywhere.timeout.is_some(), &[], false, true),
     };
     vec![
         Setting {
-            name: "config_dir",
+            name: "config_dir".into(),
             value: path(&config.config_dir),
             origin: origin(
                 false,
@@ -92,7 +101,7 @@ fn settings(
             ),
         },
         Setting {
-            name: "context",
+            name: "context".into(),
             value: config.context.clone(),
             origin: origin(
                 everywhere.context.is_some(),
@@ -102,7 +111,7 @@ fn settings(
             ),
         },
         Setting {
-            name: "data_dir",
+            name: "data_dir".into(),
             value: path(&config.data_dir),
             origin: origin(
                 everywhere.data_dir.is_some(),
@@ -112,7 +121,7 @@ fn settings(
             ),
         },
         Setting {
-            name: "api_url",
+            name: "api_url".into(),
             value: config.api_url.clone(),
             origin: origin(
                 everywhere.api_url.is_some(),
@@ -122,7 +131,7 @@ fn settings(
             ),
         },
         Setting {
-            name: "api_key",
+            name: "api_key".into(),
             value: config
                 .api_key
                 .is_some()
@@ -130,7 +139,7 @@ fn settings(
             origin: origin(false, &key, context.api_key.is_some(), false),
         },
         Setting {
-            name: "relay",
+            name: "relay".into(),
             value: relay,
             origin: origin(
                 everywhere.relay.is_some(),
@@ -140,7 +149,7 @@ fn settings(
             ),
         },
         Setting {
-            name: "ca_file",
+            name: "ca_file".into(),
             value: config.ca_file.as_deref().and_then(path),
             origin: origin(
                 everywhere.ca_file.is_some(),
@@ -150,7 +159,7 @@ fn settings(
             ),
         },
         Setting {
-            name: "traffic",
+            name: "traffic".into(),
             value: Some(config.traffic.to_string()),
             origin: origin(
                 everywhere.traffic.is_some(),
@@ -160,21 +169,13 @@ fn settings(
             ),
         },
         Setting {
-            name: "vault_key",
+            name: "vault_key".into(),
             value: Some(if vault_given {
                 "(set, not shown)".to_owned()
             } else {
                 config.config_dir.join("vault.key").display().to_string()
             }),
             origin: origin(false, &vault, false, true),
-        },
-        Setting {
-            name: "database_url",
-            value: database
-                .iter()
-                .any(|name| is_set(name))
-                .then(|| "(set, not shown)".to_owned()),
-            origin: origin(false, &database, false, false),
         },
         seconds("timeout_connect", config.timeouts.connect),
         seconds("timeout_token", config.timeouts.token),

@@ -384,6 +384,7 @@ mod tests {
             json: false,
             quiet: false,
             verbose: 0,
+            log_json: false,
         };
 
         let text = described(&report, Output::new(&plain));

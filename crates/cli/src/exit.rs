@@ -18,7 +18,7 @@ pub(crate) enum Exit {
     Denied = 4,
     /// A server, a relay or another agent cannot be reached now.
     Unreachable = 5,
-    /// The channel's policy or the relay's limits do not permit it.
+    /// The channel's policy, the relay's limits or the account's plan do not permit it.
     Policy = 6,
     /// Nothing came in time.
     Timeout = 124,
@@ -116,6 +116,7 @@ fn exit_of(error: &Error) -> Exit {
         Error::NotFound(_) => Exit::NotFound,
         Error::Denied(refusal) => exit_of_refusal(*refusal),
         Error::Unauthorized(_) => Exit::Denied,
+        Error::QuotaExceeded(_) => Exit::Policy,
         Error::Unreachable(_) => Exit::Unreachable,
         Error::Timeout { .. } => Exit::Timeout,
         Error::PeerMisbehaved(_) | Error::Damaged(_) => Exit::Failed,
@@ -189,6 +190,7 @@ mod tests {
             (Error::Misuse(text()), 2),
             (Error::NotFound(text()), 3),
             (Error::Unauthorized(text()), 4),
+            (Error::QuotaExceeded(text()), 6),
             (Error::Denied(Refusal::InviteUsed), 4),
             (Error::Denied(Refusal::Revoked), 4),
             (Error::Denied(Refusal::ChannelUnknown), 3),

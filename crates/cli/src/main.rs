@@ -18,6 +18,7 @@ use crate::{
 mod accounts;
 mod agents;
 mod args;
+mod backup;
 mod bench;
 mod channels;
 mod completion;
@@ -28,8 +29,10 @@ mod directory;
 mod doctor;
 mod dump;
 mod exit;
+mod health;
 mod history;
 mod hook;
+mod limits;
 mod mcp;
 mod messages;
 mod migrate;
@@ -37,6 +40,7 @@ mod output;
 mod quote;
 mod secret;
 mod servers;
+mod settings;
 mod slim;
 mod token;
 mod up;
@@ -54,7 +58,10 @@ fn main() -> ExitCode {
         Err(refusal) => return refuse(&refusal),
     };
     let output = Output::new(&arguments.everywhere);
-    listen_to_logs(arguments.everywhere.verbose);
+    listen_to_logs(
+        arguments.everywhere.verbose,
+        output::logs_json(&arguments.everywhere),
+    );
     // Only fails when a provider is there already, and then that one serves.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = tokio::runtime::Builder::new_multi_thread()
@@ -86,6 +93,8 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Api(wish) => servers::api(wish, everywhere, output).await,
         Command::Relay(wish) => servers::relay(wish, everywhere, output).await,
         Command::Migrate { command } => migrate::run(command, output).await,
+        Command::Backup(wish) => backup::backup(&wish, everywhere, output),
+        Command::Restore(wish) => backup::restore(&wish, everywhere, output),
 
         Command::Open { channel } => channels::open(&channel, everywhere, output).await,
         Command::Channels => channels::list(everywhere, output).await,
@@ -118,8 +127,9 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Keys { command } => accounts::keys(command, everywhere, output).await,
         Command::Agents { command } => agents::run(command, everywhere, output).await,
         Command::Token(wish) => token::run(wish, everywhere, output).await,
-        Command::Usage => accounts::usage(everywhere, output).await,
+        Command::Usage(wish) => accounts::usage(&wish, everywhere, output).await,
 
+        Command::Health(wish) => health::run(&wish, output).await,
         Command::Doctor => doctor::run(everywhere, output).await,
         Command::Demo(wish) => demo::run(&wish, output).await,
         Command::Bench(wish) => bench::run(&wish, output).await,
@@ -148,7 +158,7 @@ fn refuse(refusal: &clap::Error) -> ExitCode {
 }
 
 /// Logs go to stderr: what `SKYTALE_LOG` says, else as much as `-v` asks for.
-fn listen_to_logs(verbose: u8) {
+fn listen_to_logs(verbose: u8, json: bool) {
     let (others, ours) = match verbose {
         // Of an endpoint that was still closing when the program ended iroh speaks as of an error.
         0 => ("warn,iroh::socket=off", "warn"),
@@ -165,11 +175,24 @@ fn listen_to_logs(verbose: u8) {
         .and_then(|wanted| EnvFilter::try_new(wanted).ok())
         .unwrap_or_else(|| EnvFilter::new(format!("{others}{ours}")))
         .add_directive(discreet);
-    tracing_subscriber::fmt()
+    let logging = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+        .with_ansi(false);
+    if json {
+        // Spans are left out: those of libraries hold more than anybody has looked at.
+        let logging = logging.json().flatten_event(true);
+        logging
+            .with_current_span(false)
+            .with_span_list(false)
+            .init();
+        // Its usual text would not be a line of JSON.
+        std::panic::set_hook(Box::new(|panic| {
+            tracing::error!(%panic, "a thread panicked: this is a bug");
+        }));
+    } else {
+        logging.init();
+    }
 }
 
 /// The crates whose logs are meant for whoever runs this program.

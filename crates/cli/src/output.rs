@@ -10,15 +10,22 @@ use std::{
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
+use skytale_api::clock::{Clock, rfc3339};
 
 use crate::{args::Everywhere, exit::Failure};
 
 /// How this run prints.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a wish of its own of whoever runs this"
+)]
 pub(crate) struct Output {
     json: bool,
     quiet: bool,
     colour: bool,
+    /// Whether stderr is for a collector of logs.
+    log_json: bool,
 }
 
 #[expect(
@@ -32,6 +39,7 @@ impl Output {
             json: everywhere.json,
             quiet: everywhere.quiet,
             colour: !plain && io::stdout().is_terminal(),
+            log_json: logs_json(everywhere),
         }
     }
 
@@ -66,14 +74,30 @@ impl Output {
     /// Talk: what a person wants to know and a program does not need.
     pub(crate) fn say(self, text: &str) {
         if !self.quiet {
-            self.complain(text);
+            self.speak("INFO", text);
         }
     }
 
     /// What must be said even when quiet.
     pub(crate) fn complain(self, text: &str) {
+        self.speak("WARN", text);
+    }
+
+    /// Where logs are lines of JSON, talk is such a line too: a collector takes no others.
+    fn speak(self, level: &str, text: &str) {
+        let mut stderr = io::stderr().lock();
         // When stderr is gone too, there is nobody left to tell.
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = if self.log_json {
+            let line = serde_json::json!({
+                "timestamp": rfc3339(Clock::system().now()),
+                "level": level,
+                "message": text,
+                "target": "skytale",
+            });
+            writeln!(stderr, "{line}")
+        } else {
+            writeln!(stderr, "{text}")
+        };
     }
 
     /// Says why, and ends.
@@ -81,7 +105,7 @@ impl Output {
         let Err(failure) = result else {
             return ExitCode::SUCCESS;
         };
-        if self.json {
+        if self.json && !self.log_json {
             let error = serde_json::json!({
                 "error": {
                     "code": failure.code(),
@@ -111,6 +135,12 @@ impl Output {
             text.to_owned()
         }
     }
+}
+
+/// Whether a flag or the environment asks for logs as JSON.
+pub(crate) fn logs_json(everywhere: &Everywhere) -> bool {
+    let variable = std::env::var_os("SKYTALE_LOG_JSON");
+    everywhere.log_json || variable.is_some_and(|it| !it.is_empty() && it != "0")
 }
 
 /// A table in the house's style.

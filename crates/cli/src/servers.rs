@@ -11,16 +11,14 @@ use std::{
 
 use serde::Serialize;
 use skytale_api::{
-    DatabaseUrl, Pace, Server,
+    Bounds, DatabaseUrl, Pace, Server,
     clock::{Clock, rfc3339},
+    config::Layer,
 };
 use skytale_relay::{
+    auth::GateError,
     config::{Issuer, RelayConfig},
-    edge::{
-        grpc::GrpcError,
-        quic::QuicError,
-        terms::{AtLeast, TrafficRules},
-    },
+    edge::{grpc::GrpcError, quic::QuicError, terms::AtLeast},
     run::{Relay, RelayError},
 };
 use skytale_sdk::Config;
@@ -37,12 +35,15 @@ use crate::{
     exit::{Exit, Failure},
     output::Output,
     secret,
+    settings::{self, Settings},
     up::private_dir,
 };
 
 #[derive(Debug, Serialize)]
 struct ApiStarted {
     api: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<String>,
     data_dir: PathBuf,
     pid: u32,
 }
@@ -87,6 +88,11 @@ fn rotate_signing_key(
     })
 }
 
+/// `skytale api describe`: the text as it is, which is JSON with and without `--json`.
+fn describe(output: Output) -> Result<(), Failure> {
+    output.line(skytale_api::openapi().trim_end())
+}
+
 /// `skytale api`.
 pub(crate) async fn api(
     wish: args::Api,
@@ -94,21 +100,44 @@ pub(crate) async fn api(
     output: Output,
 ) -> Result<(), Failure> {
     let config = Config::load(context::flags_without_context(everywhere))?;
-    let api_config = skytale_api::Config::new(&directory(&config.data_dir)?);
-    if let Some(args::ApiCommand::RotateSigningKey { at_once }) = wish.command {
-        return rotate_signing_key(&api_config, at_once, output);
+    let dir = directory(&config.data_dir)?;
+    match wish.command {
+        Some(args::ApiCommand::RotateSigningKey { at_once }) => {
+            let api_config = skytale_api::Config::new(&dir);
+            return rotate_signing_key(&api_config, at_once, output);
+        }
+        Some(args::ApiCommand::Describe) => return describe(output),
+        None => {}
     }
-    let mut api_config = with_database(api_config, wish.database)?;
-    api_config.addr = wish.api_addr;
-    api_config.behind_proxy = wish.behind_proxy;
-    api_config.relays = everywhere
-        .relay
-        .iter()
-        .map(|relay| RelayAt {
-            key: relay.key,
-            addresses: vec![relay.address.clone()],
-        })
-        .collect();
+    let settings = Settings::load(&wish.settings)?;
+    let relay = everywhere.relay.as_ref().map(|relay| RelayAt {
+        key: relay.key,
+        addresses: vec![relay.address.clone()],
+    });
+    let flags = Layer {
+        addr: wish.api_addr,
+        behind_proxy: wish.behind_proxy.then_some(true),
+        tls_cert: wish.tls_cert,
+        tls_key: wish.tls_key,
+        admin_addr: wish.admin.admin_addr.and_then(|addr| addr.0),
+        relays: relay.map(|relay| vec![relay]),
+        ..database(wish.database)?
+    };
+    let api_config = settings.api(&dir, flags, wish.admin.admin_addr)?;
+    let mut api_config = wish.limits.over(api_config);
+    if api_config.behind_proxy && api_config.trusted_proxies.is_empty() {
+        output.complain(
+            "skytale: everybody who comes through the proxy counts as one address, whose limits all share: name the proxy with --trusted-proxy",
+        );
+    }
+    let bounds = Bounds {
+        messages_max: wish.messages_per_month,
+        bytes_max: wish.bytes_per_month,
+    };
+    if bounds != Bounds::default() {
+        api_config.plans.insert(PLAN.to_owned(), bounds);
+        PLAN.clone_into(&mut api_config.plan);
+    }
     if api_config.relays.is_empty() {
         output.complain(
             "skytale: no relay is given, so no agent can get a token: see --relay in `skytale api --help`",
@@ -116,13 +145,17 @@ pub(crate) async fn api(
     }
     let api = bind_api(api_config).await?;
     let started = ApiStarted {
-        api: format!("http://{}", reachable(api.addr())),
+        api: api_url(&api),
+        admin: admin_url(&api),
         data_dir: config.data_dir,
         pid: std::process::id(),
     };
     let mut parts = vec![Part::api(api)];
     let signals = Signals::listen()?;
-    output.result(&started, || format!("  api    {}", started.api))?;
+    output.result(&started, || {
+        let admin = admin_line(started.admin.as_deref());
+        format!("  api    {}{admin}", started.api)
+    })?;
     serve(&mut parts, signals, output).await
 }
 
@@ -133,22 +166,33 @@ pub(crate) async fn relay(
     output: Output,
 ) -> Result<(), Failure> {
     let config = Config::load(context::flags(everywhere))?;
-    let issuer = config.api_url.ok_or_else(|| {
-        Failure::usage("a relay needs the API server whose tokens it takes: give --api-url")
-    })?;
-    let issuer = Issuer::try_from(issuer).map_err(|bad| Failure::usage(bad.to_string()))?;
+    let settings = Settings::load(&wish.settings)?;
     let dir = directory(&config.data_dir)?.join("relay");
-    let open = wish.grpc.danger_slim_open;
-    let config_of_relay = RelayConfig {
-        quic_addr: wish.relay_addr,
+    let mut relay_config = settings.relay(&dir)?;
+    // What the file says goes before a context, which is for agents of this machine.
+    let is_said = everywhere.api_url.is_some()
+        || std::env::var_os("SKYTALE_API_URL").is_some_and(|it| !it.is_empty());
+    if is_said || relay_config.issuers.is_empty() {
+        let issuer = config.api_url.ok_or_else(|| {
+            Failure::usage("a relay needs the API server whose tokens it takes: give --api-url")
+        })?;
+        let issuer = Issuer::try_from(issuer).map_err(|bad| Failure::usage(bad.to_string()))?;
+        relay_config.issuers = vec![issuer];
+    }
+    if everywhere.ca_file.is_some() || relay_config.ca_file.is_none() {
+        relay_config.ca_file = config.ca_file;
+    }
+    let wish = RelayWish {
+        relay_addr: wish.relay_addr,
         health_addr: wish.health_addr,
-        guests: !wish.no_guests,
-        traffic: traffic(wish.traffic_at_least),
-        ..RelayConfig::new(&dir, vec![issuer])
+        no_guests: wish.no_guests,
+        traffic_at_least: wish.traffic_at_least,
+        grpc: wish.grpc,
     };
-    let config_of_relay = with_grpc(config_of_relay, wish.grpc);
-    let with_tls = config_of_relay.grpc_tls_cert.is_some();
-    let relay = start_relay(config_of_relay).await?;
+    let relay_config = wish.over(relay_config);
+    let open = relay_config.danger_slim_open;
+    let with_tls = relay_config.grpc_tls_cert.is_some();
+    let relay = start_relay(relay_config).await?;
     let started = RelayStarted {
         relay: format!("{}@{}", relay.key(), reachable(relay.quic_addr())),
         slim: slim_url(&relay, with_tls),
@@ -169,33 +213,49 @@ pub(crate) async fn relay(
     serve(&mut parts, signals, output).await
 }
 
-/// The door for gRPC as it is wished for.
-pub(crate) fn with_grpc(config: RelayConfig, wish: args::Grpc) -> RelayConfig {
-    RelayConfig {
-        grpc_addr: wish.grpc_addr.0,
-        grpc_tls_cert: wish.grpc_tls_cert,
-        grpc_tls_key: wish.grpc_tls_key,
-        danger_slim_open: wish.danger_slim_open,
-        ..config
+/// The flags of a relay, alone or in `up`.
+pub(crate) struct RelayWish {
+    pub(crate) relay_addr: Option<SocketAddr>,
+    pub(crate) health_addr: Option<SocketAddr>,
+    pub(crate) no_guests: bool,
+    pub(crate) traffic_at_least: Option<AtLeast>,
+    pub(crate) grpc: args::Grpc,
+}
+
+impl RelayWish {
+    /// Lays the flags over what holds without them.
+    pub(crate) fn over(self, mut config: RelayConfig) -> RelayConfig {
+        if let Some(addr) = self.relay_addr {
+            config.quic_addr = addr;
+        }
+        if let Some(addr) = self.health_addr {
+            config.health_addr = addr;
+        }
+        if let Some(at_least) = self.traffic_at_least {
+            config.traffic.at_least = at_least;
+        }
+        config.guests &= !self.no_guests;
+        let grpc = self.grpc;
+        if let Some(addr) = grpc.grpc_addr {
+            config.grpc_addr = addr.0;
+        }
+        // They belong together, so they come from one place.
+        if grpc.grpc_tls_cert.is_some() {
+            config.grpc_tls_cert = grpc.grpc_tls_cert;
+            config.grpc_tls_key = grpc.grpc_tls_key;
+        }
+        config.danger_slim_open |= grpc.danger_slim_open;
+        config
     }
 }
 
-/// The API server's database as it is wished for.
-pub(crate) fn with_database(
-    config: skytale_api::Config,
-    wish: args::Database,
-) -> Result<skytale_api::Config, Failure> {
-    let url = database_url(wish.place)?;
-    if url.is_none() && wish.no_migrate {
-        return Err(Failure::usage(
-            "--no-migrate is for a Postgres database: give --database-url or SKYTALE_DATABASE_URL too",
-        ));
-    }
-    Ok(skytale_api::Config {
-        database_url: url,
+/// The flags about the API server's database, and the environment's URL.
+pub(crate) fn database(wish: args::Database) -> Result<Layer, Failure> {
+    Ok(Layer {
+        database_url: database_url(wish.place)?,
         database_connections_max: wish.database_connections_max,
-        database_migrate: !wish.no_migrate,
-        ..config
+        database_migrate: wish.no_migrate.then_some(false),
+        ..settings::no_flags()
     })
 }
 
@@ -215,6 +275,21 @@ pub(crate) fn database_url(place: args::DatabasePlace) -> Result<Option<Database
     Ok(Some(url))
 }
 
+/// Where this machine reaches the API server; by TLS its certificate names another host, as a rule.
+pub(crate) fn api_url(api: &Server) -> String {
+    let scheme = if api.speaks_tls() { "https" } else { "http" };
+    format!("{scheme}://{}", reachable(api.addr()))
+}
+
+pub(crate) fn admin_url(api: &Server) -> Option<String> {
+    Some(format!("http://{}", reachable(api.admin_addr()?)))
+}
+
+/// The line about the API server's admin address among what a started server says of itself.
+pub(crate) fn admin_line(url: Option<&str>) -> String {
+    url.map_or_else(String::new, |url| format!("\n  admin  {url}/readyz"))
+}
+
 /// What a SLIM agent of this machine dials.
 pub(crate) fn slim_url(relay: &Relay, with_tls: bool) -> Option<String> {
     let scheme = if with_tls { "https" } else { "http" };
@@ -232,14 +307,6 @@ pub(crate) fn slim_line(url: Option<&str>, open: bool) -> String {
     url.map_or_else(String::new, |url| format!("  slim   {url}  {how}\n"))
 }
 
-/// The operator's floor for every line.
-pub(crate) fn traffic(at_least: AtLeast) -> TrafficRules {
-    TrafficRules {
-        at_least,
-        ..TrafficRules::default()
-    }
-}
-
 /// `server` below the data directory, made on first use.
 pub(crate) fn directory(data_dir: &Path) -> Result<PathBuf, Failure> {
     let dir = data_dir.join("server");
@@ -250,6 +317,9 @@ pub(crate) fn directory(data_dir: &Path) -> Result<PathBuf, Failure> {
 pub(crate) async fn bind_api(config: skytale_api::Config) -> Result<Server, Failure> {
     let addr = config.addr;
     Server::bind(config).await.map_err(|error| {
+        if let skytale_api::Error::Admin(addr, cause) = &error {
+            return cannot_listen("--admin-addr", *addr, "TCP", cause.kind());
+        }
         if let skytale_api::Error::Unreachable(_, cause) = &error
             && matches!(
                 cause.kind(),
@@ -267,7 +337,7 @@ pub(crate) async fn bind_api(config: skytale_api::Config) -> Result<Server, Fail
 pub(crate) fn api_failed(error: &skytale_api::Error) -> Failure {
     let cause = error.source();
     let cause = cause.map_or_else(String::new, |why| format!(" ({why})"));
-    let exit = if let skytale_api::Error::Misuse(_) = error {
+    let exit = if let skytale_api::Error::Misuse(_) | skytale_api::Error::Certificate(_) = error {
         Exit::Usage
     } else {
         Exit::Failed
@@ -290,7 +360,10 @@ pub(crate) async fn start_relay(config: RelayConfig) -> Result<Relay, Failure> {
             let reason = again.map_or(io::ErrorKind::Other, |error| error.kind());
             return cannot_listen("--relay-addr", quic_addr, "UDP", reason);
         }
-        let exit = if let RelayError::Config(_) | RelayError::Grpc(GrpcError::Tls(_)) = error {
+        let exit = if let RelayError::Config(_)
+        | RelayError::Gate(GateError::Authorities)
+        | RelayError::Grpc(GrpcError::Tls(_)) = error
+        {
             Exit::Usage
         } else {
             Exit::Failed
@@ -398,6 +471,8 @@ pub(crate) async fn serve(
     }
 }
 
+/// What the plan is called that flags have made.
+const PLAN: &str = "standard";
 /// Or with `_FILE` behind it.
 pub(crate) const DATABASE_URL: &str = "SKYTALE_DATABASE_URL";
 /// How long a stopping server may take.

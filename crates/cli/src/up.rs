@@ -11,8 +11,8 @@ use std::{
 };
 
 use serde::Serialize;
-use skytale_api::Server;
-use skytale_relay::config::{Issuer, RelayConfig};
+use skytale_api::{Server, config::Layer};
+use skytale_relay::config::Issuer;
 use skytale_sdk::{Config, Context, GRPC_PORT, RelayAddr};
 use skytale_wire::{
     http::{RelayAt, Secret},
@@ -24,12 +24,15 @@ use crate::{
     context::{self, LOCAL},
     exit::Failure,
     output::Output,
-    servers::{self, Part, Signals, reachable},
+    servers::{self, Part, RelayWish, Signals, reachable},
+    settings::Settings,
 };
 
 #[derive(Debug, Serialize)]
 struct Started {
     api: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<String>,
     relay: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     slim: Option<String>,
@@ -53,27 +56,39 @@ pub(crate) async fn run(
     let config = Config::load(context::flags_without_context(everywhere))?;
     let dir = servers::directory(&config.data_dir)?;
 
-    let api_config = skytale_api::Config::new(&dir);
-    let mut api_config = servers::with_database(api_config, up.database)?;
-    api_config.addr = up.api_addr;
+    let settings = Settings::load(&up.settings)?;
+    let flags = Layer {
+        addr: up.api_addr,
+        admin_addr: up.admin.admin_addr.and_then(|addr| addr.0),
+        ..servers::database(up.database)?
+    };
+    let api_config = settings.api(&dir, flags, up.admin.admin_addr)?;
+    if !api_config.addr.ip().is_loopback() || api_config.tls_cert.is_some() {
+        return Err(Failure::usage(
+            "the API server of `up` is for this machine, or for a proxy on it: run `skytale api` and `skytale relay` for one that others reach",
+        ));
+    }
+    let api_config = up.limits.over(api_config);
     let mut api = servers::bind_api(api_config).await?;
-    let mut grpc = up.grpc;
+    let wish = RelayWish {
+        relay_addr: up.relay_addr,
+        health_addr: up.health_addr,
+        no_guests: up.no_guests,
+        traffic_at_least: up.traffic_at_least,
+        grpc: up.grpc,
+    };
+    let mut relay_config = wish.over(settings.relay(&dir.join("relay"))?);
     // What only this machine can reach is open, so that a first SLIM agent needs nothing but the
     // address; it is said when it starts.
-    grpc.danger_slim_open |= grpc.grpc_addr.0.is_some_and(|addr| addr.ip().is_loopback());
-    let slim_open = grpc.danger_slim_open;
-    let issuer = Issuer::Known {
+    relay_config.danger_slim_open |= relay_config
+        .grpc_addr
+        .is_some_and(|addr| addr.ip().is_loopback());
+    let slim_open = relay_config.danger_slim_open;
+    let own = Issuer::Known {
         url: format!("http://{}", reachable(api.addr())),
         keys: api.public_keys(),
     };
-    let relay_config = RelayConfig {
-        quic_addr: up.relay_addr,
-        health_addr: up.health_addr,
-        guests: !up.no_guests,
-        traffic: servers::traffic(up.traffic_at_least),
-        ..RelayConfig::new(&dir.join("relay"), vec![issuer])
-    };
-    let relay_config = servers::with_grpc(relay_config, grpc);
+    relay_config.issuers.insert(0, own);
     let with_tls = relay_config.grpc_tls_cert.is_some();
     let relay = servers::start_relay(relay_config).await?;
 
@@ -89,7 +104,8 @@ pub(crate) async fn run(
     };
     api.set_relays(vec![offered(here.key, public.as_deref(), &here.address)]);
     let started = Started {
-        api: format!("http://{}", reachable(api.addr())),
+        api: servers::api_url(&api),
+        admin: servers::admin_url(&api),
         relay: format!("{}@{local}", here.key),
         slim: servers::slim_url(&relay, with_tls),
         slim_open: slim_open && relay.grpc_addr().is_some(),
@@ -121,8 +137,9 @@ pub(crate) async fn run(
 fn described(started: &Started) -> String {
     let (key, address) = started.relay.split_once('@').unwrap_or_default();
     format!(
-        "  api    {}\n  relay  quic {address}  key {key}\n{}  health {}/readyz\n  saved  context \"{}\"",
+        "  api    {}{}\n  relay  quic {address}  key {key}\n{}  health {}/readyz\n  saved  context \"{}\"",
         started.api,
+        servers::admin_line(started.admin.as_deref()),
         servers::slim_line(started.slim.as_deref(), started.slim_open),
         started.health,
         started.context

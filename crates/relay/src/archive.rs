@@ -16,8 +16,15 @@ use skytale_wire::{
 mod conformance;
 pub mod fjall;
 pub mod sqlite;
+pub mod usage;
+
+use usage::{Charge, Report};
 
 /// One change of what is kept.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are appends: boxing each to make the others small would cost more"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
     /// A channel's state, without a record: creation, rights, cursors.
@@ -80,6 +87,24 @@ pub enum Write {
         /// Which log.
         channel: ChannelId,
     },
+    /// What was used beside records. Written again after a failure it counts once, because the
+    /// archive knows the last number; which numbers there are is the writer's choice.
+    Charge {
+        /// Which of these writes.
+        number: u64,
+        /// What was used.
+        charges: Vec<Charge>,
+    },
+    /// Takes rows of usage into a report, if none waits already. Answered by [`Written::Report`].
+    CloseReport {
+        /// Its number, unless the archive has given that or a higher one.
+        at_least: u64,
+    },
+    /// The API server has taken the report of this number.
+    DropReport {
+        /// Which.
+        number: u64,
+    },
 }
 
 /// A record with what belongs to the same write.
@@ -105,6 +130,8 @@ pub struct Append {
     pub sealed: Option<SealedGroupInfo>,
     /// Whether the old sealed `GroupInfo` goes when `sealed` is empty.
     pub ends_epoch: bool,
+    /// Who pays for it, when somebody does.
+    pub charge: Option<Charge>,
 }
 
 /// A Welcome in a mailbox.
@@ -138,6 +165,8 @@ pub enum Written {
     KeyPackages(u32),
     /// The one that was handed out.
     KeyPackage(Option<Blob>),
+    /// The report that waits now, if anything was used.
+    Report(Option<Report>),
 }
 
 /// Where a channel stands.

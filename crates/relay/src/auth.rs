@@ -9,11 +9,13 @@
 //! presents it is let in. Therefore neither door takes the other's tokens.
 
 use std::{
-    fmt,
+    fmt, fs,
+    path::Path,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
+use reqwest::Certificate;
 use skytale_slim::Pattern;
 use skytale_wire::{
     frame::{Credential, Hello, PROTOCOL, Renew},
@@ -73,17 +75,33 @@ pub enum GateError {
     #[error(transparent)]
     Keys(#[from] Misuse),
     /// The HTTP client could not be set up.
-    #[error("no HTTP client could be set up to fetch the token issuer's keys")]
+    #[error(
+        "no HTTP client could be set up to fetch the token issuer's keys: does this machine have certificate authorities (package ca-certificates, or ca_file)?"
+    )]
     Client,
+    /// The file of certificate authorities is of no use.
+    #[error("ca_file cannot be read, or holds no certificate in PEM")]
+    Authorities,
 }
 
 impl Gate {
     /// A gate that trusts these issuers. Their keys are fetched when first needed, or by
     /// [`Self::refresh`].
     pub fn new(relay: RelayKey, issuers: &[Issuer], clock: Clock) -> Result<Self, GateError> {
+        Self::trusting(relay, issuers, None, clock)
+    }
+
+    /// The same, where issuers may also have a certificate of an authority in this file.
+    pub fn trusting(
+        relay: RelayKey,
+        issuers: &[Issuer],
+        ca_file: Option<&Path>,
+        clock: Clock,
+    ) -> Result<Self, GateError> {
+        let authorities = ca_file.map_or(Ok(Vec::new()), authorities)?;
         let sources = issuers
             .iter()
-            .map(|issuer| Source::new(relay, issuer, clock.now()))
+            .map(|issuer| Source::new(relay, issuer, &authorities, clock.now()))
             .collect::<Result<_, _>>()?;
         Ok(Self(Arc::new(Checks {
             relay,
@@ -251,7 +269,12 @@ enum Verdict {
 }
 
 impl Source {
-    fn new(relay: RelayKey, issuer: &Issuer, now: Time) -> Result<Self, GateError> {
+    fn new(
+        relay: RelayKey,
+        issuer: &Issuer,
+        authorities: &[Certificate],
+        now: Time,
+    ) -> Result<Self, GateError> {
         let verifier = |keys| Verifier::new(Audience::Relay(relay), keys).map(Arc::new);
         let (known, remote) = match issuer {
             Issuer::Keys(keys) => (
@@ -268,9 +291,9 @@ impl Source {
                     fetched: now,
                     heard: now,
                 },
-                Some(Remote::new(url)?),
+                Some(Remote::new(url, authorities)?),
             ),
-            Issuer::Url(base) => (Known::default(), Some(Remote::new(base)?)),
+            Issuer::Url(base) => (Known::default(), Some(Remote::new(base, authorities)?)),
         };
         Ok(Self {
             relay,
@@ -311,6 +334,10 @@ impl Source {
         known.fetched = now;
     }
 
+    fn remote(&self) -> Option<&Remote> {
+        self.remote.as_ref()
+    }
+
     /// All that the issuer had revoked by then has been passed on.
     fn hear(&self, now: Time) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -319,16 +346,21 @@ impl Source {
 }
 
 impl Remote {
-    fn new(base: &str) -> Result<Self, GateError> {
+    fn new(base: &str, authorities: &[Certificate]) -> Result<Self, GateError> {
         // A binary that has chosen a provider keeps it.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        let client = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(|_| GateError::Client)?;
+            .no_proxy();
+        let builder = if base.starts_with("https:") {
+            builder.tls_certs_merge(authorities.iter().cloned())
+        } else {
+            // Works on machines that have no certificates at all.
+            builder.tls_certs_only([])
+        };
+        let client = builder.build().map_err(|_| GateError::Client)?;
         Ok(Self {
             base: base.trim_end_matches('/').to_owned(),
             client,
@@ -366,6 +398,14 @@ impl fmt::Debug for Remote {
     }
 }
 
+fn authorities(file: &Path) -> Result<Vec<Certificate>, GateError> {
+    let pem = fs::read(file).map_err(|_| GateError::Authorities)?;
+    Certificate::from_pem_bundle(&pem)
+        .ok()
+        .filter(|found| !found.is_empty())
+        .ok_or(GateError::Authorities)
+}
+
 fn payer(claims: &Claims) -> Payer {
     Payer {
         account: claims.account.to_string(),
@@ -397,6 +437,7 @@ const SILENCE_MS_MAX: u64 = 60_000;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 const JWKS_BYTES_MAX: usize = 65_536;
 
+pub(crate) mod reports;
 pub(crate) mod revocations;
 #[cfg(test)]
 mod tests;

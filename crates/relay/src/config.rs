@@ -23,7 +23,8 @@ pub struct RelayConfig {
     /// Where agents connect, by UDP. Port 0 takes any free one.
     pub quic_addr: SocketAddr,
     /// Where SLIM's agents connect, and ours where UDP is blocked: gRPC, by TCP. Port 0 takes any
-    /// free one; without an address nothing is served there.
+    /// free one; without an address, in a file `"off"`, nothing is served there.
+    #[serde(with = "or_off")]
     pub grpc_addr: Option<SocketAddr>,
     /// The certificate chain and the private key of that door, as PEM files; with neither it speaks
     /// without TLS. They are read again when they change.
@@ -37,6 +38,8 @@ pub struct RelayConfig {
     pub health_addr: SocketAddr,
     /// Whose tokens count: the base URLs of API servers.
     pub issuers: Vec<Issuer>,
+    /// Certificate authorities for those, beside the system's own: a PEM file.
+    pub ca_file: Option<PathBuf>,
     /// Whether agents without an account may join by invite.
     pub guests: bool,
     /// How long application messages are kept; commits stay.
@@ -141,6 +144,7 @@ impl Default for RelayConfig {
             danger_slim_open: false,
             health_addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443),
             issuers: Vec::new(),
+            ca_file: None,
             guests: true,
             retention_days: 7,
             archive: Engine::Fjall,
@@ -187,6 +191,37 @@ impl From<Issuer> for String {
     }
 }
 
+/// An address or the word `off`: not every form of file has a word for nothing.
+mod or_off {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+
+    #[expect(clippy::ref_option, reason = "the shape that serde calls")]
+    pub(super) fn serialize<S: Serializer>(
+        addr: &Option<SocketAddr>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match addr {
+            Some(addr) => addr.serialize(to),
+            None => OFF.serialize(to),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text == OFF {
+            return Ok(None);
+        }
+        let addr = text.parse().map(Some);
+        addr.map_err(|_| D::Error::custom("expected IP:PORT or off"))
+    }
+
+    const OFF: &str = "off";
+}
+
 const BAD_ISSUER: BadConfig =
     BadConfig("a token issuer is an https URL, or an http URL of this machine");
 
@@ -210,6 +245,8 @@ mod tests {
         assert!(parse(r#"{"guests":false,"limits":{"subscriptions_max":3}}"#).is_ok());
         assert!(parse(r#"{"traffic":{"at_least":"maximum"}}"#).is_ok());
         assert!(parse(r#"{"traffic":{"at_least":"most"}}"#).is_err());
+        assert_eq!(parse(r#"{"grpc_addr":"off"}"#).unwrap().grpc_addr, None);
+        assert!(parse(r#"{"grpc_addr":"on"}"#).is_err());
         assert!(parse(r#"{"guest":false}"#).is_err());
         assert!(parse(r#"{"limits":{"subscription_max":3}}"#).is_err());
     }

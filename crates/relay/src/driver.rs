@@ -18,7 +18,10 @@ use skytale_wire::{
     id::{AgentId, ChannelId, MessageId, Time},
     refusal::Refusal,
 };
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
 use tracing::{error, warn};
 
 mod clock;
@@ -37,7 +40,7 @@ pub use slim::{SlimLink, SlimOut, SlimTaken, queues::SLIM_QUEUE_BYTES_MAX};
 pub use tally::{Tallied, Tally};
 
 use crate::{
-    archive::{Archive, ArchiveError, ArchiveReader, Write},
+    archive::{Archive, ArchiveError, ArchiveReader, Write, usage::Report as UsageReport},
     hub::{Conn, Counters, Hub, HubConfig, Input, Lane, Output, Query, Ticket},
 };
 use door::Arrival;
@@ -49,6 +52,7 @@ use store::{Report, Store, weight};
 #[derive(Debug)]
 pub struct Driver {
     door: Door,
+    usage: watch::Receiver<Option<UsageReport>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -114,7 +118,9 @@ impl Driver {
             unstored: Unstored::default(),
             writable: true,
             tally: Arc::clone(door.shared_tally()),
+            usage: watch::Sender::new(None),
         };
+        let usage = running.usage.subscribe();
         // Only the threads hold a sender: the reports end with them.
         drop(report);
         let runtime = Handle::current();
@@ -124,6 +130,7 @@ impl Driver {
             .map_err(threads)?;
         Ok(Self {
             door,
+            usage,
             threads: vec![thread],
         })
     }
@@ -131,6 +138,12 @@ impl Driver {
     /// The way in for an edge.
     pub fn door(&self) -> Door {
         self.door.clone()
+    }
+
+    /// The report of usage that the API server has to be told, the last there was; told again, it
+    /// is another one to wait for.
+    pub(crate) fn usage(&self) -> watch::Receiver<Option<UsageReport>> {
+        self.usage.clone()
     }
 
     /// Finishes what has come in, tells every connection to resume elsewhere or later, and ends
@@ -167,6 +180,8 @@ struct Running<R> {
     /// Whether the archive takes writes: not after a failure, until the heads are loaded again.
     writable: bool,
     tally: Arc<Tally>,
+    /// Who tells the API server looks here.
+    usage: watch::Sender<Option<UsageReport>>,
 }
 
 /// A connection as the driver knows it.
@@ -239,6 +254,8 @@ impl<R: ArchiveReader> Running<R> {
         while let Ok(arrival) = arrivals.try_recv() {
             self.arrive(arrival);
         }
+        let now = self.clock.now();
+        self.handle(Input::Ending, now);
         self.hand_on();
         let deadline = self.clock.now().plus(FINISH_MS_MAX);
         while !self.unstored.is_empty() && self.writable {
@@ -466,6 +483,7 @@ impl<R: ArchiveReader> Running<R> {
                 }
             }
             Output::Read { conn, query } => self.to_ask.push_back((conn, query)),
+            Output::Report(report) => drop(self.usage.send_replace(Some(report))),
             Output::SlimDeliver { conns, onward } => self.slim.deliver(&conns, &onward),
             Output::SlimAck { conn, bytes } => self.slim.answer(conn, SlimOut::Ack(bytes)),
             Output::Close {

@@ -25,7 +25,8 @@ use skytale_wire::{
 
 use crate::{
     archive::{
-        ArchiveError, KeyPackagesLeft, SealedGroupInfo, StoredChannel, StoredRecord, Write, Written,
+        ArchiveError, KeyPackagesLeft, SealedGroupInfo, StoredChannel, StoredRecord, Write,
+        Written, usage::Report,
     },
     limits::Limits,
 };
@@ -37,6 +38,7 @@ mod invites;
 mod key_packages;
 mod ledger;
 mod mailbox;
+mod meter;
 mod rates;
 mod retention;
 mod revoked;
@@ -55,6 +57,7 @@ pub use slim::{RELAY_NAME, SlimDrop, SlimPresented, SlimRight, SlimRules};
 use channel::Channel;
 use connections::Connection;
 use ledger::Ledger;
+use meter::Meter;
 use rates::Rates;
 use revoked::Shut;
 pub(crate) use slim::slim_message_in;
@@ -73,6 +76,8 @@ pub struct HubConfig {
     pub retention_ms: u64,
     /// What holds for SLIM.
     pub slim: SlimRules,
+    /// Whether it counts what accounts use, for an API server that takes reports of it.
+    pub meters: bool,
 }
 
 /// The relay's mind. The driver owns the one there is and calls it from one thread.
@@ -95,6 +100,7 @@ pub struct Hub {
     slim: Slim,
     shut: Shut,
     counters: Counters,
+    meter: Meter,
 }
 
 /// What there is to do at a time. Stale ones are harmless: each looks again whether it is due.
@@ -106,6 +112,7 @@ enum Timer {
     SlimReadAgain(Conn, ChannelId),
     Retention,
     Sweep,
+    Usage,
 }
 
 /// Whose request is handled, on which connection.
@@ -119,6 +126,7 @@ impl Hub {
     /// A hub over what the archive holds.
     pub fn new(config: HubConfig, channels: Vec<StoredChannel>) -> Result<Self, ArchiveError> {
         let mut hub = Self {
+            meter: Meter::new(config.meters),
             config,
             channels: HashMap::new(),
             memberships: HashMap::new(),
@@ -135,6 +143,9 @@ impl Hub {
             counters: Counters::default(),
         };
         let (slim, channels) = split(channels);
+        if hub.config.meters {
+            hub.timers.insert((Time(0), Timer::Usage));
+        }
         hub.channels = decode_channels(channels)?;
         hub.slim_load(decode_slim(slim)?);
         hub.rebuild_indexes();
@@ -151,6 +162,7 @@ impl Hub {
         out: &mut Vec<Output>,
     ) -> Result<(), ArchiveError> {
         let from = out.len();
+        self.meter.look_at(now);
         let (slim, channels) = split(channels);
         let fresh = decode_channels(channels)?;
         let slim = decode_slim(slim)?;
@@ -184,6 +196,7 @@ impl Hub {
     /// One step. What is to be done is added to `out`, in order.
     pub fn handle(&mut self, input: Input, now: Time, out: &mut Vec<Output>) {
         let from = out.len();
+        self.meter.look_at(now);
         match input {
             Input::Opened { conn, presented } => self.opened(conn, presented, now, out),
             Input::SlimOpened { conn, presented } => self.slim_opened(conn, presented, now, out),
@@ -200,6 +213,8 @@ impl Hub {
             } => self.frame(conn, frame, earlier, now, out),
             Input::Renewed { conn, id, right } => self.renewed(conn, id, right, now, out),
             Input::Revoked(revocation) => self.revoked(revocation, out),
+            Input::Reported { number } => self.reported(number, out),
+            Input::Ending => self.report_usage(now, out),
             Input::Gone { conn } => self.forget(conn),
             Input::Stored { ticket, written } => self.stored(ticket, written, out),
             Input::Failed { ticket } => self.fail_from(ticket, out),
@@ -359,6 +374,7 @@ impl Hub {
                     self.shut.sweep(now);
                     self.timers.insert((now.plus(SWEEP_MS), Timer::Sweep));
                 }
+                Timer::Usage => self.meter_tick(now, out),
             }
         }
     }
@@ -531,6 +547,13 @@ pub enum Input {
     },
     /// An issuer has shut somebody out.
     Revoked(Revocation),
+    /// The API server has taken the report of this number.
+    Reported {
+        /// Which.
+        number: u64,
+    },
+    /// The relay is about to end: what was counted is written.
+    Ending,
     /// A connection is gone.
     Gone {
         /// Which.
@@ -618,6 +641,8 @@ pub enum Output {
         /// What, complete.
         bytes: Bytes,
     },
+    /// Tell the API server, again and again until it has taken it.
+    Report(Report),
     /// Send `Closing` and end the connection.
     Close {
         /// Which.

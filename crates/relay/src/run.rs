@@ -18,8 +18,13 @@ use tracing::info;
 use zeroize::Zeroizing;
 
 use crate::{
-    archive::{ArchiveError, fjall::FjallArchive, sqlite::SqliteArchive},
-    auth::{Gate, GateError, revocations},
+    archive::{
+        Archive as _, ArchiveError,
+        fjall::{FjallArchive, FjallReader},
+        sqlite::SqliteArchive,
+    },
+    auth::{Gate, GateError, reports::Reports, revocations},
+    backup::BackupDoor,
     config::{BadConfig, Engine, RelayConfig},
     driver::{Clock, Door, Driver, StartError},
     edge::{
@@ -39,6 +44,8 @@ pub struct Relay {
     quic: QuicEdge,
     grpc: Option<GrpcEdge>,
     health: Health,
+    reports: Reports,
+    backup: Option<BackupDoor>,
     draining: CancellationToken,
     /// Ends what has no end of its own.
     _background: DropGuard,
@@ -92,15 +99,21 @@ impl Relay {
         let secret = SecretKey::from_bytes(&seed);
         let key = RelayKey(*secret.public().as_bytes());
         let clock = Clock::system();
-        let gate = Gate::new(key, &config.issuers, clock.clone())?;
+        let gate = Gate::trusting(
+            key,
+            &config.issuers,
+            config.ca_file.as_deref(),
+            clock.clone(),
+        )?;
         let hub = HubConfig {
             relay: key,
             limits: config.limits.clone(),
             guests: config.guests,
             retention_ms: config.retention_ms(),
             slim: config.slim.clone(),
+            meters: gate.has_taker(),
         };
-        let driver = open_driver(&config, hub, clock).await?;
+        let (driver, copied) = open_driver(&config, hub, clock).await?;
         let draining = CancellationToken::new();
         let watched = Watched {
             door: driver.door(),
@@ -109,6 +122,7 @@ impl Relay {
             draining: draining.clone(),
         };
         let following = revocations::follow(gate.clone(), secret.clone(), driver.door());
+        let reports = Reports::start(gate.clone(), secret.clone(), driver.door(), driver.usage());
         let background = CancellationToken::new();
         tokio::spawn(background.clone().run_until_cancelled_owned(following));
         let (health, quic, grpc) = match open_doors(&config, secret, watched).await {
@@ -120,6 +134,7 @@ impl Relay {
             }
         };
         tokio::spawn(background.clone().run_until_cancelled_owned(refresh(gate)));
+        let backup = copied.and_then(|archive| BackupDoor::open(&config.data_dir, archive));
         let quic_addr = quic.addr().unwrap_or(config.quic_addr);
         let health_addr = health.addr();
         let grpc_addr = grpc.as_ref().map(GrpcEdge::addr);
@@ -132,6 +147,8 @@ impl Relay {
             quic,
             grpc,
             health,
+            reports,
+            backup,
             draining,
             _background: background.drop_guard(),
         })
@@ -166,6 +183,9 @@ impl Relay {
     /// ten seconds.
     pub async fn stop(mut self) {
         self.draining.cancel();
+        if let Some(backup) = self.backup.take() {
+            backup.close().await;
+        }
         self.quic.stop_listening();
         if let Some(grpc) = &mut self.grpc {
             // Before any stream ends: SLIM's clients dial again at once, and give up for good if
@@ -178,7 +198,8 @@ impl Relay {
                 grpc.finish(GOODBYE_MAX).await;
             }
         };
-        tokio::join!(self.quic.finish(GOODBYE_MAX), grpc);
+        let last_report = self.reports.stop();
+        tokio::join!(self.quic.finish(GOODBYE_MAX), grpc, last_report);
         self.health.stop().await;
         info!(relay = %self.key.short(), "the relay has stopped");
     }
@@ -241,19 +262,23 @@ async fn open_doors(
     Ok((health, quic, grpc))
 }
 
+/// The driver, and what a backup reads from if it cannot open the archive itself.
 async fn open_driver(
     config: &RelayConfig,
     hub: HubConfig,
     clock: Clock,
-) -> Result<Driver, RelayError> {
+) -> Result<(Driver, Option<FjallReader>), RelayError> {
     let dir = config.data_dir.clone();
     let engine = config.archive;
     blocking(move || match engine {
         Engine::Fjall => {
-            Driver::start(hub, FjallArchive::open(&dir)?, clock).map_err(RelayError::from)
+            let archive = FjallArchive::open(&dir)?;
+            let reader = archive.reader();
+            Ok((Driver::start(hub, archive, clock)?, Some(reader)))
         }
         Engine::Sqlite => {
-            Driver::start(hub, SqliteArchive::open(&dir)?, clock).map_err(RelayError::from)
+            let driver = Driver::start(hub, SqliteArchive::open(&dir)?, clock)?;
+            Ok((driver, None))
         }
     })
     .await
@@ -340,7 +365,8 @@ fn make_key(dir: &Path) -> Result<(), RelayError> {
     Ok(())
 }
 
-const KEY_FILE: &str = "relay.key";
+/// Where the relay's secret lies below its data directory.
+pub const KEY_FILE: &str = "relay.key";
 /// How often issuers' keys are fetched, and how often until they have come at all.
 /// A key that an issuer has retired counts no longer than a minute.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(40);

@@ -13,6 +13,7 @@ use skytale_wire::{
         TokenAnswer, TokenRequest, Usage,
     },
     id::{AgentId, RelayKey, TransportKey},
+    month::Month,
     token::{AccountId, SlimPatterns},
 };
 use zeroize::Zeroizing;
@@ -269,10 +270,13 @@ impl Account {
             .await
     }
 
-    /// What the account has used, the newest month first.
-    pub async fn usage(&self) -> Result<Usage, Error> {
-        self.call(Method::GET, "v1/usage", self.bearer()?, NOTHING)
-            .await
+    /// What the account has used: every month, the newest first, or one with each of its keys.
+    pub async fn usage(&self, month: Option<Month>) -> Result<Usage, Error> {
+        let path = match month {
+            Some(month) => format!("v1/usage?month={month}"),
+            None => "v1/usage".to_owned(),
+        };
+        self.call(Method::GET, &path, self.bearer()?, NOTHING).await
     }
 
     /// Whether the server answers and is ready, for `doctor`.
@@ -384,6 +388,11 @@ fn read<A: DeserializeOwned>(body: &[u8]) -> Result<A, Error> {
 /// Sorts the server's words by what the caller can do.
 fn refused(problem: &Problem) -> Error {
     let text = match problem.retry_after_s {
+        Some(seconds) if problem.code == Code::QuotaExceeded => format!(
+            "the API server says: {} (in {})",
+            problem.detail,
+            in_words(seconds)
+        ),
         Some(seconds) => format!(
             "the API server says: {} (try again in {seconds} s)",
             problem.detail
@@ -394,10 +403,14 @@ fn refused(problem: &Problem) -> Error {
         Code::Unauthenticated | Code::WrongPassword | Code::Denied | Code::AgentDisabled => {
             Error::Unauthorized(text)
         }
+        Code::QuotaExceeded => Error::QuotaExceeded(text),
         Code::NotFound => Error::NotFound(text),
-        Code::Timeout | Code::TooManyRequests | Code::Internal | Code::Busy | Code::Unavailable => {
-            Error::Unreachable(text)
-        }
+        Code::Timeout
+        | Code::TooManyRequests
+        | Code::Internal
+        | Code::Busy
+        | Code::Unavailable
+        | Code::UnderWay => Error::Unreachable(text),
         Code::BadRequest
         | Code::BadJson
         | Code::MethodNotAllowed
@@ -406,10 +419,23 @@ fn refused(problem: &Problem) -> Error {
         | Code::WrongMediaType
         | Code::BadBody
         | Code::UnknownAudience
+        | Code::AlreadyDone
+        | Code::OutcomeUnknown
+        | Code::OtherRequest
         | Code::BadPattern => Error::Misuse(text),
         // A word of tomorrow: the status still says whose turn it is.
         Code::Unknown | _ if problem.status >= 500 => Error::Unreachable(text),
         Code::Unknown | _ => Error::Misuse(text),
+    }
+}
+
+/// A long span, as people say it, and never too short.
+fn in_words(seconds: u64) -> String {
+    let hours = seconds.div_ceil(3_600);
+    match hours {
+        0..=1 => "an hour at most".to_owned(),
+        2..=48 => format!("{hours} hours"),
+        _ => format!("{} days", hours.div_ceil(24)),
     }
 }
 
@@ -582,6 +608,8 @@ mod tests {
             (429, "too_many_requests", "unreachable"),
             (422, "bad_body", "misuse"),
             (422, "bad_pattern", "misuse"),
+            (403, "agent_disabled", "unauthorized"),
+            (403, "quota_exceeded", "quota_exceeded"),
             (503, "of_tomorrow", "unreachable"),
             (418, "of_tomorrow", "misuse"),
         ] {

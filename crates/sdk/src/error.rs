@@ -21,6 +21,10 @@ pub enum Error {
     /// The API server said no to the account, key or password.
     #[error("{0}")]
     Unauthorized(String),
+    /// The account has used up what its plan allows in a month: the text says when it goes on. Lines
+    /// that are open stay until their tokens end, an hour at most.
+    #[error("{0}")]
+    QuotaExceeded(String),
     /// A server or the process that holds the line does not answer. Trying again is right.
     #[error("{0}")]
     Unreachable(String),
@@ -48,6 +52,7 @@ impl Error {
             Self::NotFound(_) => "not_found",
             Self::Denied(refusal) => refusal.code(),
             Self::Unauthorized(_) => "unauthorized",
+            Self::QuotaExceeded(_) => "quota_exceeded",
             Self::Unreachable(_) => "unreachable",
             Self::PeerMisbehaved(_) => "peer_misbehaved",
             Self::Damaged(_) => "damaged",
@@ -63,6 +68,7 @@ impl Error {
             Self::Misuse(_)
             | Self::NotFound(_)
             | Self::Unauthorized(_)
+            | Self::QuotaExceeded(_)
             | Self::PeerMisbehaved(_)
             | Self::Damaged(_) => false,
         }

@@ -7,10 +7,12 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::{
     id::{AgentId, Digest, RelayKey, Signed, Time, TransportKey},
+    month::Month,
     statement,
     token::{AccountId, KeyId, Scope},
 };
@@ -46,49 +48,64 @@ impl fmt::Debug for Secret {
 }
 
 /// `POST /v1/accounts`.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignUp {
     /// Who signs up; compared without regard to case.
+    #[schema(
+        max_length = 254,
+        pattern = "^[!-?A-~]+@[!-?A-~]+$",
+        example = "name@example.org"
+    )]
     pub email: String,
     /// 10 to 1,024 bytes.
+    #[schema(value_type = String, format = Password, min_length = 10, max_length = 1024)]
     pub password: Secret,
     /// What to call whoever signs up, at most 100 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 100, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub name: Option<String>,
 }
 
 /// The answer to every well-formed sign-up, whether or not the address was free: signing in is how
 /// its owner finds out.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub struct SignedUp {
     /// The path to sign in at.
     pub next: String,
 }
 
 /// `POST /v1/sessions`.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignIn {
     /// As given at sign-up.
+    #[schema(
+        max_length = 254,
+        pattern = "^[!-?A-~]+@[!-?A-~]+$",
+        example = "name@example.org"
+    )]
     pub email: String,
     /// As given at sign-up.
+    #[schema(value_type = String, format = Password, max_length = 1024)]
     pub password: Secret,
 }
 
 /// A quarter of an hour in which the account's owner may make keys.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub struct Session {
     /// The account that was opened.
     pub account_id: AccountId,
     /// To be sent as `Authorization: Bearer`.
+    #[schema(value_type = String, format = Password)]
     pub token: Secret,
     /// When the token ends.
+    #[schema(format = DateTime)]
     pub expires_at: String,
 }
 
 /// `GET /v1/accounts/me`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Account {
     /// Its name in paths and tokens.
     pub id: AccountId,
@@ -98,119 +115,144 @@ pub struct Account {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// When it was opened.
+    #[schema(format = DateTime)]
     pub created_at: String,
 }
 
 /// `PUT /v1/accounts/me/password`, in a session. It ends all sessions.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangePassword {
     /// The one that it is until now.
+    #[schema(value_type = String, format = Password, max_length = 1024)]
     pub password: Secret,
     /// 10 to 1,024 bytes.
+    #[schema(value_type = String, format = Password, min_length = 10, max_length = 1024)]
     pub new_password: Secret,
 }
 
 /// `POST /v1/accounts/me/deletion`, in a session.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteAccount {
     /// Once more, because there is no way back.
+    #[schema(value_type = String, format = Password, max_length = 1024)]
     pub password: Secret,
 }
 
 /// `POST /v1/keys` and `POST /v1/accounts/{id}/keys`.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MakeKey {
     /// What people call it, 1 to 100 characters.
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"
+    )]
     pub name: String,
     /// What it may do: everything, or as much as the key that makes it, unless it is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1)]
     pub scopes: Option<Vec<Scope>>,
     /// After how many seconds it ends by itself: never, unless it is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 315_360_000)]
     pub expires_in_s: Option<u64>,
 }
 
 /// `POST /v1/keys/{id}/rotation`: another key that may do the same, with the name and as much time
 /// as the old one had when it was made.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RotateKey {
     /// For how many seconds the old one goes on: none, unless it is said, and then it is revoked.
     #[serde(default)]
+    #[schema(maximum = 2_592_000)]
     pub overlap_s: u64,
 }
 
 /// A new API key. This answer is the only place where the key is ever shown.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub struct NewKey {
     /// The public part of the key, by which it is listed and revoked.
+    #[schema(value_type = KeyId)]
     pub id: String,
     /// As asked for.
     pub name: String,
     /// The key itself.
+    #[schema(value_type = String, format = Password, pattern = "^sk_(live|test)_[0-9A-Za-z]{8}_[0-9A-Za-z]{49}$")]
     pub key: Secret,
     /// When it was made.
+    #[schema(format = DateTime)]
     pub created_at: String,
     /// What it may do.
     #[serde(default)]
     pub scopes: Vec<Scope>,
     /// When it ends by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub expires_at: Option<String>,
 }
 
 /// An API key as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Key {
     /// The public part of the key.
+    #[schema(value_type = KeyId)]
     pub id: String,
     /// What people call it.
     pub name: String,
     /// When it was made.
+    #[schema(format = DateTime)]
     pub created_at: String,
     /// When a token was last bought with it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub last_used_at: Option<String>,
     /// From when on it buys nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub revoked_at: Option<String>,
     /// What it may do.
     #[serde(default)]
     pub scopes: Vec<Scope>,
     /// When it ends by itself, or has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub expires_at: Option<String>,
 }
 
 /// `GET /v1/keys?limit=&after=`: oldest first.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Keys {
     /// One page of them.
     pub keys: Vec<Key>,
     /// The `after` of the next page, when there may be one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<KeyId>)]
     pub next: Option<String>,
 }
 
 /// An agent for which the account has bought tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Agent {
     /// Its identity.
     pub id: AgentId,
     /// When a token was first bought for it.
+    #[schema(format = DateTime)]
     pub first_seen_at: String,
     /// When a token was last bought for it.
+    #[schema(format = DateTime)]
     pub last_seen_at: String,
     /// From when on it gets none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub disabled_at: Option<String>,
 }
 
 /// `GET /v1/agents?limit=&after=`: by their ids.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Agents {
     /// One page of them.
     pub agents: Vec<Agent>,
@@ -220,7 +262,7 @@ pub struct Agents {
 }
 
 /// `PUT /v1/agents/{id}`: whether the account's tokens are for this agent too.
-#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetAgent {
     /// Shut out: relays close its connections within seconds.
@@ -229,7 +271,7 @@ pub struct SetAgent {
 
 /// `POST /v1/tokens`, paid for with an API key. The first three fields, for an agent's line to a
 /// relay; the last two, for speaking SLIM to one; or none, for calls about the account.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
     /// The agent that will prove its identity key to the relay.
@@ -244,15 +286,18 @@ pub struct TokenRequest {
     /// The SLIM names that may be used, as patterns like `organisation/*`. The API server signs
     /// them unseen: an organisation belongs to the account that first uses it at the relay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, max_items = 16)]
     pub slim: Option<Vec<String>>,
 }
 
 /// The answer to [`TokenRequest`].
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub struct TokenAnswer {
     /// The JWT.
+    #[schema(value_type = String, format = Password)]
     pub token: Secret,
     /// When it ends, by the server's clock.
+    #[schema(format = DateTime)]
     pub expires_at: String,
     /// The same as a span, for a holder whose clock is wrong.
     pub expires_in_s: u64,
@@ -261,7 +306,7 @@ pub struct TokenAnswer {
 }
 
 /// A relay and where to find it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RelayAt {
     /// The key that its connection must prove.
@@ -271,7 +316,7 @@ pub struct RelayAt {
 }
 
 /// Whose tokens count no more, though their time is not over.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Revoked {
     /// Those that were bought with this API key.
@@ -288,7 +333,7 @@ pub enum Revoked {
 }
 
 /// That something was revoked, and when: tokens that were issued later count.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Revocation {
     /// What.
     pub revoked: Revoked,
@@ -299,7 +344,7 @@ pub struct Revocation {
 
 /// `GET /v1/revocations`, for relays: what has been revoked in the last hour, or since a place in
 /// that list, the oldest first.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Revocations {
     /// What counts no more.
     pub revoked: Vec<Revocation>,
@@ -363,30 +408,114 @@ pub struct BadRelaySignature;
 
 const RELAY_SCHEME: &str = "Relay";
 
-/// `GET /v1/usage`: the newest month first.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+/// `POST /v1/usage-reports`, for relays: what was used since the report before. A relay sends the
+/// same report until it is taken, and the next one has a higher number; so each counts once.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UsageReport {
+    /// Which of this relay's reports it is. Numbers may be left out.
+    pub number: u64,
+    /// At most [`USAGE_ENTRIES_MAX`].
+    #[schema(max_items = 200)]
+    pub entries: Vec<UsageEntry>,
+}
+
+/// What was used with one API key in one month, as far as it was not reported before.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UsageEntry {
+    /// Who pays.
+    pub account_id: AccountId,
+    /// The key that the tokens were bought with. None for what guests use in the account's channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<KeyId>,
+    /// When.
+    pub month: Month,
+    /// Messages that were taken from its agents.
+    pub messages: u64,
+    /// Sealed bytes that were taken from them, group changes included.
+    pub bytes: u64,
+    /// Copies of messages that were handed to its agents.
+    pub delivered: u64,
+    /// For how long its agents were connected, each line by itself.
+    pub connected_ms: u64,
+}
+
+/// Entries of one report: all of them fit into a request.
+pub const USAGE_ENTRIES_MAX: usize = 200;
+
+/// `GET /v1/usage?month=`: the newest month first, or the one that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Usage {
     /// Whose it is.
     pub account_id: AccountId,
-    /// Only months in which something was counted.
+    /// Only months in which something was counted, unless one is asked for.
     pub months: Vec<MonthUsage>,
+    /// What the account may use in a month.
+    #[serde(default)]
+    pub plan: Plan,
 }
 
 /// What one account used in one month (UTC).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct MonthUsage {
     /// `2026-11`.
-    pub month: String,
+    pub month: Month,
+    /// All keys together, and guests.
+    #[serde(flatten)]
+    pub used: Used,
+    /// Each key by itself, only for a month that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Vec<KeyUsage>>,
+}
+
+/// What was used with one API key in one month.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct KeyUsage {
+    /// The public part of the key. None for what guests used in the account's channels, and for what
+    /// was counted before keys were told apart.
+    pub key_id: Option<KeyId>,
+    /// With it.
+    #[serde(flatten)]
+    pub used: Used,
+}
+
+/// Numbers of usage. What relays count is here some seconds after it happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct Used {
     /// Tokens bought with API keys.
     pub token_exchanges: u64,
-    /// Messages relayed, as far as relays have reported them.
+    /// Messages that relays took from the account's agents.
     pub messages: u64,
-    /// Bytes relayed, as far as relays have reported them.
+    /// Sealed bytes that relays took from them, group changes included.
     pub bytes: u64,
+    /// Copies of messages that relays handed to its agents.
+    #[serde(default)]
+    pub delivered: u64,
+    /// For how many seconds its agents were connected, each line by itself.
+    #[serde(default)]
+    pub connected_s: u64,
+}
+
+/// What an account may use in a month; what is not said is not bounded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct Plan {
+    /// What the operator calls it.
+    pub name: String,
+    /// Messages in a month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_max: Option<u64>,
+    /// Bytes in a month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_max: Option<u64>,
+    /// When the month ends and counting begins anew.
+    #[serde(default)]
+    #[schema(format = DateTime)]
+    pub renews_at: String,
 }
 
 /// `GET /readyz`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Readiness {
     /// Whether new requests should be sent here.
     pub ready: bool,
@@ -397,7 +526,7 @@ pub struct Readiness {
 }
 
 /// Every refusal's body: RFC 9457, `application/problem+json`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Problem {
     /// Always `about:blank`: `code` says which problem it is.
     #[serde(rename = "type")]
@@ -418,7 +547,7 @@ pub struct Problem {
 }
 
 /// Why the API server refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Code {
@@ -434,6 +563,9 @@ pub enum Code {
     Denied,
     /// 403: the account has shut out this agent.
     AgentDisabled,
+    /// 403: the account has used up what its plan allows in a month; `retry_after_s` is how long the
+    /// month still goes on.
+    QuotaExceeded,
     /// 404: no such path, or nothing there that the caller may know of.
     NotFound,
     /// 405: the path is there, the method is not.
@@ -442,6 +574,12 @@ pub enum Code {
     Timeout,
     /// 409: the account has as many live keys as it may.
     TooManyKeys,
+    /// 409: the request with this `Idempotency-Key` is being answered.
+    UnderWay,
+    /// 409: it was answered, with a secret that is shown once.
+    AlreadyDone,
+    /// 409: it was cut off, and may have taken effect.
+    OutcomeUnknown,
     /// 413: the body is over the limit.
     TooLarge,
     /// 415: the body is not `application/json`.
@@ -452,6 +590,8 @@ pub enum Code {
     UnknownAudience,
     /// 422: the SLIM patterns are none, too many, too long, doubled, or one is no pattern.
     BadPattern,
+    /// 422: the `Idempotency-Key` was used for another request.
+    OtherRequest,
     /// 429: too often.
     TooManyRequests,
     /// 500: a bug of ours.

@@ -10,8 +10,10 @@ pub mod frame;
 pub mod http;
 pub mod id;
 pub mod invite;
+pub mod month;
 pub mod name;
 pub mod refusal;
+mod schema;
 pub mod statement;
 pub mod token;
 

@@ -27,6 +27,7 @@ use jsonwebtoken::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::id::{AgentId, RelayKey, Time, TransportKey};
@@ -82,7 +83,9 @@ pub enum Grant {
 }
 
 /// A single permission. A token with a scope unknown to the reader is refused whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Use channels over a relay's native line.

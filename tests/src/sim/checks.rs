@@ -37,6 +37,7 @@ pub(super) fn judge(world: &mut World, broken: &mut Vec<String>) {
         }
         log.tell(&world.agents, &mut world.counters);
     }
+    everything_is_counted_once(world, broken);
     a_key_package_is_used_once(world, broken);
     tell_states(world);
     for (number, agent) in world.agents.iter().enumerate() {
@@ -59,6 +60,28 @@ pub(super) fn judge(world: &mut World, broken: &mut Vec<String>) {
                 "{forbidden} occurred {count} times among honest parties"
             ));
         }
+    }
+}
+
+/// What the API server was told is what stands in the logs, after crashes of the relay, writes that
+/// failed, and reports and answers that were lost.
+fn everything_is_counted_once(world: &mut World, broken: &mut Vec<String>) {
+    let reader = world.relay.archive.reader();
+    let (mut messages, mut bytes) = (0, 0);
+    for stored in reader.channels().unwrap() {
+        let records = reader.records(&stored.channel, Seq(0), usize::MAX, usize::MAX);
+        for record in records.unwrap() {
+            let record = envelope(&record.record);
+            messages += u64::from(record.kind == Kind::Application);
+            bytes += record.body.len() as u64;
+        }
+    }
+    let counted = world.taker.settle(&mut world.relay);
+    if (counted.messages, counted.bytes) != (messages, bytes) {
+        broken.push(format!(
+            "{messages} messages and {bytes} bytes were taken, and counted {} and {}",
+            counted.messages, counted.bytes
+        ));
     }
 }
 

@@ -15,6 +15,7 @@ use skytale_wire::{
     id::{AgentId, ChannelId, Digest, MessageId, RelayKey, Time, TransportKey},
     refusal::Refusal,
     statement,
+    token::AccountId,
 };
 
 use super::world::{Happening, World};
@@ -33,6 +34,8 @@ pub(super) struct SimRelay {
     conns: BTreeMap<Conn, TransportKey>,
     greeted: BTreeMap<Conn, AgentId>,
     wake: Option<Time>,
+    /// Which life it has: one more after each crash.
+    pub(super) run: u64,
     /// Hashes of KeyPackages that were handed out, and how often.
     pub(super) handed_out: BTreeMap<Digest, u32>,
     /// Hashes of those that agents have declared to be their last resort.
@@ -57,6 +60,7 @@ impl SimRelay {
             conns: BTreeMap::new(),
             greeted: BTreeMap::new(),
             wake: None,
+            run: 0,
             handed_out: BTreeMap::new(),
             last_resorts: BTreeSet::new(),
         }
@@ -146,7 +150,7 @@ impl World {
         }
         Some(match credential {
             Credential::Token(account) => Right::Account {
-                payer: Payer::account(account.clone()),
+                payer: Payer::account(account_of(account).to_string()),
                 expires: self
                     .now
                     .plus(if self.faults.on && self.faults.short_tokens {
@@ -217,6 +221,7 @@ impl World {
                 }
                 // Nobody in the simulation speaks SLIM.
                 Output::SlimDeliver { .. } | Output::SlimAck { .. } => {}
+                Output::Report(report) => self.reports(report, self.relay.run),
                 Output::Close {
                     conn,
                     refusal,
@@ -378,7 +383,13 @@ impl World {
         }
         let channels = self.relay.archive.reader().channels().unwrap();
         self.relay.hub = Some(Hub::new(config(self.relay.key), channels).unwrap());
+        self.relay.run += 1;
     }
+}
+
+/// The account that a token, which is a word here, stands for.
+fn account_of(token: &str) -> AccountId {
+    AccountId(Digest::of(&[token.as_bytes()]).half())
 }
 
 /// What the driver looks up before the hub sees a frame.
@@ -413,6 +424,7 @@ fn config(relay: RelayKey) -> HubConfig {
         relay,
         retention_ms: 7 * 24 * 3_600_000,
         slim: skytale_relay::hub::SlimRules::default(),
+        meters: true,
     }
 }
 

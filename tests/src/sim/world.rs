@@ -9,13 +9,16 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rusqlite::Connection;
 use skytale_agent::Input as Thought;
-use skytale_relay::hub::{Answer as Found, Conn, Input, Lane};
+use skytale_relay::{
+    archive::usage::Report,
+    hub::{Answer as Found, Conn, Input, Lane},
+};
 use skytale_wire::{
     frame::{ToAgent, ToRelay, encode},
     id::{Digest, Time},
 };
 
-use super::{Counters, agent::SimAgent, checks, relay::SimRelay, script::Script};
+use super::{Counters, agent::SimAgent, checks, relay::SimRelay, script::Script, usage::Taker};
 
 /// What is going to happen.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(super) enum Happening {
     ToAgent(Conn, Box<ToAgent>),
     Answered(Conn, Found),
     Flush,
+    /// A report of usage, sent in this life of the relay.
+    Report(Box<Report>, u64),
     RelayWake,
     RelayUp,
     /// The store works again after a failure.
@@ -61,6 +66,7 @@ pub struct World {
     happenings: BTreeMap<u64, Happening>,
     counter: u64,
     pub(super) relay: SimRelay,
+    pub(super) taker: Taker,
     pub(super) agents: Vec<SimAgent>,
     pub(super) script: Script,
     pub(super) counters: Counters,
@@ -197,6 +203,7 @@ impl World {
             happenings: BTreeMap::new(),
             counter: 0,
             relay,
+            taker: Taker::default(),
             agents,
             script,
             counters: Counters::default(),
@@ -301,6 +308,7 @@ impl World {
                 self.relay_thinks(Input::Answered { conn, answer });
             }
             Happening::Flush => self.flush(),
+            Happening::Report(report, run) => self.report_arrives(&report, run),
             Happening::RelayWake => self.relay_thinks(Input::Tick),
             Happening::RelayUp => self.relay_up(),
             Happening::Reload => self.reload(),
@@ -340,6 +348,7 @@ impl World {
             }
             Happening::Answered(conn, _) => (format!("answered {}", conn.0), 0),
             Happening::Flush => ("flush".into(), 0),
+            Happening::Report(report, run) => (format!("report of {run}"), report.body.len()),
             Happening::RelayWake => ("relay wake".into(), 0),
             Happening::RelayUp => ("relay up".into(), 0),
             Happening::Reload => ("reload".into(), 0),

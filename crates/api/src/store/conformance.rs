@@ -1,16 +1,17 @@
 //! What every store must do, run on each of them.
 
 use skytale_wire::{
-    http::{Revocation, Revoked},
-    id::{AgentId, Time},
+    http::{Revocation, Revoked, UsageEntry, Used},
+    id::{AgentId, Digest, RelayKey, Time},
+    month::Month,
     token::{AccountId, KeyId, Scope, Scopes},
 };
 
 use super::{
-    AGENT_MS_KEPT, Created, Email, Exchange, Failure, KeyCreated, KeyRotated, NewAccount, NewKey,
-    Store,
+    AGENT_MS_KEPT, Claim, Claimed, Created, Email, Exchange, Failure, Kept, KeyCreated, KeyRotated,
+    NewAccount, NewKey, ONCE_MS_KEPT, ReportTaken, Store,
 };
-use crate::secret::Hashed;
+use crate::{plans::Bounds, secret::Hashed};
 
 /// Runs the whole suite on an empty store.
 pub(crate) async fn conformance(store: &dyn Store) -> Result<(), Failure> {
@@ -23,10 +24,15 @@ pub(crate) async fn conformance(store: &dyn Store) -> Result<(), Failure> {
     a_revoked_key_buys_nothing(store).await?;
     what_is_revoked_is_listed_once_and_in_order(store).await?;
     usage_is_counted_by_account_and_month(store).await?;
+    a_report_counts_once(store).await?;
+    reports_count_for_whom_they_name(store).await?;
+    a_month_that_is_used_up_buys_nothing(store).await?;
     a_password_is_changed_by_whoever_knows_the_old_one(store).await?;
     a_key_does_what_it_was_made_for_until_it_ends(store).await?;
     a_rotated_key_leaves_its_place_to_another(store).await?;
     agents_are_remembered_and_can_be_shut_out(store).await?;
+    of_the_same_request_one_is_the_first(store).await?;
+    a_claim_ends_by_an_answer_by_release_or_by_time(store).await?;
     a_deleted_account_leaves_its_number_and_nothing_else(store).await
 }
 
@@ -141,7 +147,7 @@ async fn a_key_belongs_to_its_account(store: &dyn Store) -> Result<(), Failure> 
 async fn a_revoked_key_buys_nothing(store: &dyn Store) -> Result<(), Failure> {
     assert_eq!(
         store
-            .count_exchange(name("aaaaaaaa"), None, month(11), Time(7))
+            .count_exchange(name("aaaaaaaa"), None, month(11), Bounds::NONE, Time(7))
             .await?,
         Exchange::Counted
     );
@@ -152,13 +158,13 @@ async fn a_revoked_key_buys_nothing(store: &dyn Store) -> Result<(), Failure> {
     );
     assert_eq!(
         store
-            .count_exchange(name("aaaaaaaa"), None, month(11), Time(10))
+            .count_exchange(name("aaaaaaaa"), None, month(11), Bounds::NONE, Time(10))
             .await?,
         Exchange::NoKey
     );
     assert_eq!(
         store
-            .count_exchange(name("nonesuch"), None, month(11), Time(10))
+            .count_exchange(name("nonesuch"), None, month(11), Bounds::NONE, Time(10))
             .await?,
         Exchange::NoKey
     );
@@ -233,19 +239,19 @@ async fn what_is_revoked_is_listed_once_and_in_order(store: &dyn Store) -> Resul
 async fn usage_is_counted_by_account_and_month(store: &dyn Store) -> Result<(), Failure> {
     assert_eq!(
         store
-            .count_exchange(name("zzzzzzzz"), None, month(11), Time(11))
+            .count_exchange(name("zzzzzzzz"), None, month(11), Bounds::NONE, Time(11))
             .await?,
         Exchange::Counted
     );
     assert_eq!(
         store
-            .count_exchange(name("zzzzzzzz"), None, month(12), Time(12))
+            .count_exchange(name("zzzzzzzz"), None, month(12), Bounds::NONE, Time(12))
             .await?,
         Exchange::Counted
     );
     assert_eq!(
         store
-            .count_exchange(name("carolkey"), None, month(12), Time(12))
+            .count_exchange(name("carolkey"), None, month(12), Bounds::NONE, Time(12))
             .await?,
         Exchange::Counted
     );
@@ -254,11 +260,111 @@ async fn usage_is_counted_by_account_and_month(store: &dyn Store) -> Result<(), 
         .usage(who(1))
         .await?
         .into_iter()
-        .map(|row| (row.month, row.token_exchanges, row.messages, row.bytes))
+        .map(|(month, used)| (month, used.token_exchanges, used.messages, used.bytes))
         .collect();
     assert_eq!(months, [(month(12), 1, 0, 0), (month(11), 2, 0, 0)]);
     assert_eq!(store.usage(who(3)).await?.len(), 1);
     assert!(store.usage(who(77)).await?.is_empty());
+    Ok(())
+}
+
+async fn a_report_counts_once(store: &dyn Store) -> Result<(), Failure> {
+    let (one, other) = (RelayKey([1; 32]), RelayKey([2; 32]));
+    let report = |relay, number| {
+        let entries = vec![entry(3, Some("carolkey"), month(10))];
+        store.take_report(relay, number, entries, Time(13))
+    };
+    for (relay, number, taken) in [
+        (one, 7, ReportTaken::Now),
+        (one, 7, ReportTaken::Before),
+        // Of before a relay's archive was put back, or a word that went astray.
+        (one, 3, ReportTaken::Before),
+        (other, 7, ReportTaken::Now),
+        (one, 1_790_000_000_000, ReportTaken::Now),
+        (one, 8, ReportTaken::Before),
+    ] {
+        assert_eq!(report(relay, number).await?, taken, "{number}");
+    }
+
+    let used = Used {
+        token_exchanges: 0,
+        messages: 3,
+        bytes: 300,
+        delivered: 9,
+        connected_s: 4,
+    };
+    assert_eq!(store.usage(who(3)).await?[1], (month(10), used));
+    Ok(())
+}
+
+async fn reports_count_for_whom_they_name(store: &dyn Store) -> Result<(), Failure> {
+    let relay = RelayKey([3; 32]);
+    let entries = vec![
+        entry(1, None, month(12)),
+        entry(1, Some("mmmmmmmm"), month(12)),
+        entry(1, Some("zzzzzzzz"), month(12)),
+        entry(3, Some("carolkey"), month(12)),
+        // Nobody here has this number.
+        entry(77, None, month(12)),
+    ];
+    let taken = store.take_report(relay, 1, entries, Time(13)).await?;
+    assert_eq!(taken, ReportTaken::Now);
+
+    let of_key = |token_exchanges| Used {
+        token_exchanges,
+        messages: 1,
+        bytes: 100,
+        delivered: 3,
+        connected_s: 1,
+    };
+    let by_key = store.usage_by_key(who(1), month(12), 9).await?;
+    assert_eq!(
+        by_key,
+        [
+            (None, of_key(0)),
+            (Some(name("mmmmmmmm")), of_key(0)),
+            (Some(name("zzzzzzzz")), of_key(1)),
+        ]
+    );
+    let first = store.usage_by_key(who(1), month(12), 1).await?;
+    assert_eq!(first, by_key[..1]);
+    let total = Used {
+        messages: 3,
+        bytes: 300,
+        delivered: 9,
+        // Together they were connected for 4.5 s.
+        connected_s: 4,
+        ..of_key(1)
+    };
+    let months = store.usage(who(1)).await?;
+    assert_eq!(months[0], (month(12), total));
+    assert_eq!(months[1].0, month(11));
+    assert!(store.usage(who(77)).await?.is_empty());
+    assert!(store.usage_by_key(who(1), month(1), 9).await?.is_empty());
+    Ok(())
+}
+
+async fn a_month_that_is_used_up_buys_nothing(store: &dyn Store) -> Result<(), Failure> {
+    let buys =
+        |month, bounds| store.count_exchange(name("zzzzzzzz"), None, month, bounds, Time(14));
+    let messages = |most| Bounds {
+        messages_max: Some(most),
+        bytes_max: None,
+    };
+    let bytes = |most| Bounds {
+        messages_max: None,
+        bytes_max: Some(most),
+    };
+    let before = store.usage(who(1)).await?;
+
+    for bounds in [messages(3), messages(0), bytes(300)] {
+        assert_eq!(buys(month(12), bounds).await?, Exchange::Exhausted);
+    }
+    assert_eq!(store.usage(who(1)).await?, before, "nothing was counted");
+    for bounds in [messages(4), bytes(301), Bounds::NONE] {
+        assert_eq!(buys(month(12), bounds).await?, Exchange::Counted);
+    }
+    assert_eq!(buys(month(9), messages(1)).await?, Exchange::Counted);
     Ok(())
 }
 
@@ -302,7 +408,7 @@ async fn a_key_does_what_it_was_made_for_until_it_ends(store: &dyn Store) -> Res
     let listed = store.keys(who(20), None, 9).await?;
     assert_eq!(listed, [check.row]);
 
-    let buys = |at| store.count_exchange(name("brief1ky"), None, month(11), at);
+    let buys = |at| store.count_exchange(name("brief1ky"), None, month(11), Bounds::NONE, at);
     assert_eq!(buys(Time(199)).await?, Exchange::Counted);
     assert_eq!(buys(Time(200)).await?, Exchange::NoKey);
     let late = |id| NewKey {
@@ -358,7 +464,9 @@ async fn a_rotated_key_leaves_its_place_to_another(store: &dyn Store) -> Result<
 
 async fn agents_are_remembered_and_can_be_shut_out(store: &dyn Store) -> Result<(), Failure> {
     let (first, second) = (AgentId([1; 32]), AgentId([2; 32]));
-    let buys = |agent, at| store.count_exchange(name("fourth20"), Some(agent), month(11), at);
+    let buys = |agent, at| {
+        store.count_exchange(name("fourth20"), Some(agent), month(11), Bounds::NONE, at)
+    };
     assert_eq!(buys(second, Time(310)).await?, Exchange::Counted);
     assert_eq!(buys(first, Time(311)).await?, Exchange::Counted);
     assert_eq!(buys(second, Time(312)).await?, Exchange::Counted);
@@ -449,7 +557,7 @@ async fn a_deleted_account_leaves_its_number_and_nothing_else(
     );
     let check = store.key(name("fourth20")).await?.expect("a tombstone");
     assert_eq!(check.hash, hash(""));
-    let bought = store.count_exchange(name("fourth20"), None, month(11), late);
+    let bought = store.count_exchange(name("fourth20"), None, month(11), Bounds::NONE, late);
     assert_eq!(bought.await?, Exchange::NoKey);
     assert_eq!(
         store.create_key(key("toolate1", 20), 100).await?,
@@ -460,6 +568,81 @@ async fn a_deleted_account_leaves_its_number_and_nothing_else(
     let again = store.create_account(account(21, "dave@x")).await?;
     assert_eq!(again, Created::Yes, "the address is free again");
     Ok(())
+}
+
+async fn of_the_same_request_one_is_the_first(store: &dyn Store) -> Result<(), Failure> {
+    let same = claim(1, 1, Time(1_000));
+    assert_eq!(store.claim(same).await?, Claimed::First);
+    assert_eq!(store.claim(same).await?, Claimed::UnderWay);
+    let other = claim(1, 2, Time(1_000));
+    assert_eq!(store.claim(other).await?, Claimed::OtherRequest);
+    assert_eq!(
+        store.claim(claim(2, 2, Time(1_000))).await?,
+        Claimed::First,
+        "another mark"
+    );
+
+    let late = claim(1, 1, Time(60_001));
+    assert_eq!(store.claim(late).await?, Claimed::CutOff, "it died");
+    let kept = Kept {
+        status: 202,
+        body: Some("{\"said\": \"ü\"}".to_owned()),
+    };
+    store.keep(mark(1), kept.clone()).await?;
+    assert_eq!(store.claim(same).await?, Claimed::Done(kept.clone()));
+    assert_eq!(store.claim(late).await?, Claimed::Done(kept));
+    assert_eq!(store.claim(other).await?, Claimed::OtherRequest);
+    let secret = Kept {
+        status: 201,
+        body: None,
+    };
+    store.keep(mark(2), secret.clone()).await?;
+    assert_eq!(
+        store.claim(claim(2, 2, Time(1_001))).await?,
+        Claimed::Done(secret)
+    );
+    Ok(())
+}
+
+async fn a_claim_ends_by_an_answer_by_release_or_by_time(store: &dyn Store) -> Result<(), Failure> {
+    let third = claim(3, 1, Time(2_000));
+    assert_eq!(store.claim(third).await?, Claimed::First);
+    store.release(mark(3)).await?;
+    assert_eq!(store.claim(third).await?, Claimed::First, "as if new");
+    store.release(mark(1)).await?;
+    let answered = claim(1, 1, Time(2_000));
+    assert!(
+        matches!(store.claim(answered).await?, Claimed::Done(_)),
+        "what was answered is not released"
+    );
+    store.release(mark(9)).await?;
+
+    let day_later = |at, n| claim(n, 7, Time(at + ONCE_MS_KEPT));
+    assert_eq!(
+        store.claim(day_later(1_000, 1)).await?,
+        Claimed::OtherRequest
+    );
+    assert_eq!(store.claim(day_later(1_001, 1)).await?, Claimed::First);
+    assert_eq!(store.claim(day_later(1_001, 2)).await?, Claimed::First);
+    assert_eq!(
+        store.claim(day_later(1_001, 3)).await?,
+        Claimed::OtherRequest,
+        "it came later"
+    );
+    Ok(())
+}
+
+fn mark(n: u8) -> Digest {
+    Digest([n; 32])
+}
+
+fn claim(n: u8, request: u8, now: Time) -> Claim {
+    Claim {
+        mark: mark(n),
+        request: Digest([request; 32]),
+        now,
+        given_up: Time(now.0.saturating_sub(30_000)),
+    }
 }
 
 fn who(n: u8) -> AccountId {
@@ -474,8 +657,20 @@ fn name(id: &str) -> KeyId {
     id.parse().expect("a test's key id")
 }
 
-fn month(n: u8) -> String {
-    format!("2026-{n:02}")
+fn month(n: u8) -> Month {
+    format!("2026-{n:02}").parse().expect("a test's month")
+}
+
+fn entry(account: u8, key: Option<&str>, month: Month) -> UsageEntry {
+    UsageEntry {
+        account_id: who(account),
+        key_id: key.map(name),
+        month,
+        messages: 1,
+        bytes: 100,
+        delivered: 3,
+        connected_ms: 1_500,
+    }
 }
 
 fn account(n: u8, address: &str) -> NewAccount {

@@ -21,7 +21,7 @@ pub struct Counts {
     pub keys: u64,
     /// Agents of accounts.
     pub agents: u64,
-    /// Months of accounts in which something was used.
+    /// Months of accounts and keys in which something was used.
     pub usage: u64,
 }
 
@@ -66,7 +66,7 @@ impl Source {
     fn counts(&self) -> Result<Counts, Error> {
         let row = self.0.query_row(
             "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM api_keys),
-                    (SELECT count(*) FROM agents), (SELECT count(*) FROM usage)",
+                    (SELECT count(*) FROM agents), (SELECT count(*) FROM usage_by_key)",
             [],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
         );
@@ -119,22 +119,42 @@ impl Source {
         Ok(page)
     }
 
-    fn usage(&self, after: (&[u8], &str)) -> Result<Usage, Error> {
+    fn usage(&self, after: (&[u8], &str, &str)) -> Result<Usage, Error> {
         let mut page = Usage::default();
         self.page(
-            "SELECT account, month, token_exchanges, messages, bytes FROM usage
-             WHERE (account, month) > (?1, ?2) ORDER BY account, month LIMIT ?3",
-            params![after.0, after.1, PAGE],
+            "SELECT account, month, key, token_exchanges, messages, bytes, delivered, connected_ms
+             FROM usage_by_key WHERE (account, month, key) > (?1, ?2, ?3)
+             ORDER BY account, month, key LIMIT ?4",
+            params![after.0, after.1, after.2, PAGE],
             |row| {
                 page.account.push(row.get(0)?);
                 page.month.push(row.get(1)?);
-                page.token_exchanges.push(row.get(2)?);
-                page.messages.push(row.get(3)?);
-                page.bytes.push(row.get(4)?);
+                page.key.push(row.get(2)?);
+                page.token_exchanges.push(row.get(3)?);
+                page.messages.push(row.get(4)?);
+                page.bytes.push(row.get(5)?);
+                page.delivered.push(row.get(6)?);
+                page.connected_ms.push(row.get(7)?);
                 Ok(())
             },
         )?;
         Ok(page)
+    }
+
+    /// Which report of each relay was taken last. A server has few relays.
+    fn reports(&self) -> Result<Reports, Error> {
+        let mut all = Reports::default();
+        self.page(
+            "SELECT relay, number, taken_ms FROM usage_reports ORDER BY relay",
+            &[],
+            |row| {
+                all.relay.push(row.get(0)?);
+                all.number.push(row.get(1)?);
+                all.taken_ms.push(row.get(2)?);
+                Ok(())
+            },
+        )?;
+        Ok(all)
     }
 
     fn agents(&self, after: (&[u8], &[u8])) -> Result<Agents, Error> {
@@ -222,9 +242,19 @@ struct Keys {
 struct Usage {
     account: Vec<Vec<u8>>,
     month: Vec<String>,
+    key: Vec<String>,
     token_exchanges: Vec<i64>,
     messages: Vec<i64>,
     bytes: Vec<i64>,
+    delivered: Vec<i64>,
+    connected_ms: Vec<i64>,
+}
+
+#[derive(Debug, Default)]
+struct Reports {
+    relay: Vec<Vec<u8>>,
+    number: Vec<i64>,
+    taken_ms: Vec<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -255,7 +285,8 @@ pub(crate) async fn copy(
     let lock = sqlx::raw_sql(
         "SET LOCAL statement_timeout = '60s';
          SET LOCAL idle_in_transaction_session_timeout = '60s';
-         LOCK TABLE accounts, api_keys, agents, usage, revocations IN EXCLUSIVE MODE",
+         LOCK TABLE accounts, api_keys, agents, usage_by_key, usage_reports, revocations
+         IN EXCLUSIVE MODE",
     );
     step(lock.execute(&mut *tx)).await?;
     let before = counts_of(&mut tx).await?;
@@ -276,6 +307,7 @@ pub(crate) async fn copy(
     copy_keys(source, &mut tx).await?;
     copy_agents(source, &mut tx).await?;
     copy_usage(source, &mut tx).await?;
+    copy_reports(source, &mut tx).await?;
     copy_revocations(source, &mut tx).await?;
     let after = counts_of(&mut tx).await?;
     if after != found {
@@ -374,24 +406,44 @@ async fn copy_agents(source: &Source, target: &mut PgConnection) -> Result<(), E
 }
 
 async fn copy_usage(source: &Source, target: &mut PgConnection) -> Result<(), Error> {
-    let mut after = (Vec::new(), String::new());
+    let mut after = (Vec::new(), String::new(), String::new());
     loop {
-        let page = source.usage((&after.0, &after.1))?;
-        let (Some(account), Some(month)) = (page.account.last(), page.month.last()) else {
+        let page = source.usage((&after.0, &after.1, &after.2))?;
+        let (Some(account), Some(month), Some(key)) =
+            (page.account.last(), page.month.last(), page.key.last())
+        else {
             return Ok(());
         };
-        after = (account.clone(), month.clone());
+        after = (account.clone(), month.clone(), key.clone());
         let insert = sqlx::query(
-            "INSERT INTO usage (account, month, token_exchanges, messages, bytes)
-             SELECT * FROM unnest($1::BYTEA[], $2::TEXT[], $3::BIGINT[], $4::BIGINT[], $5::BIGINT[])",
+            "INSERT INTO usage_by_key (account, month, key, token_exchanges, messages, bytes,
+                                       delivered, connected_ms)
+             SELECT * FROM unnest($1::BYTEA[], $2::TEXT[], $3::TEXT[], $4::BIGINT[], $5::BIGINT[],
+                                  $6::BIGINT[], $7::BIGINT[], $8::BIGINT[])",
         )
         .bind(page.account)
         .bind(page.month)
+        .bind(page.key)
         .bind(page.token_exchanges)
         .bind(page.messages)
-        .bind(page.bytes);
+        .bind(page.bytes)
+        .bind(page.delivered)
+        .bind(page.connected_ms);
         step(insert.execute(&mut *target)).await?;
     }
+}
+
+/// So that what a relay sends once more counts no second time.
+async fn copy_reports(source: &Source, target: &mut PgConnection) -> Result<(), Error> {
+    let all = source.reports()?;
+    let insert = sqlx::query(
+        "INSERT INTO usage_reports (relay, number, taken_ms)
+         SELECT * FROM unnest($1::BYTEA[], $2::BIGINT[], $3::BIGINT[])",
+    )
+    .bind(all.relay)
+    .bind(all.number)
+    .bind(all.taken_ms);
+    step(insert.execute(target)).await.map(|_| ())
 }
 
 /// In their places, and new ones come behind: relays go on from the last place that they heard of.
@@ -416,7 +468,7 @@ async fn copy_revocations(source: &Source, target: &mut PgConnection) -> Result<
 async fn counts_of(db: &mut PgConnection) -> Result<Counts, Error> {
     let asked = sqlx::query_as(
         "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM api_keys),
-                (SELECT count(*) FROM agents), (SELECT count(*) FROM usage)",
+                (SELECT count(*) FROM agents), (SELECT count(*) FROM usage_by_key)",
     );
     counts(step(asked.fetch_one(db)).await?)
 }
@@ -474,7 +526,8 @@ mod tests {
     use std::path::PathBuf;
 
     use skytale_wire::{
-        id::{AgentId, Time},
+        http::UsageEntry,
+        id::{AgentId, RelayKey, Time},
         token::{AccountId, Scopes},
     };
 
@@ -483,9 +536,10 @@ mod tests {
         clock::Clock,
         database_url::DatabaseUrl,
         migrate,
+        plans::Bounds,
         secret::Hashed,
         store::{
-            Email, NewAccount, NewKey, Store,
+            Email, NewAccount, NewKey, ReportTaken, Store,
             postgres::{
                 Limits, Migrations, Postgres,
                 cluster::{Cluster, Database},
@@ -495,6 +549,7 @@ mod tests {
     };
 
     const NOW: Time = Time(1_790_000_000_000);
+    const RELAY: RelayKey = RelayKey([9; 32]);
     const ACCOUNTS: u64 = 3;
     /// More than a page, so that pages are put together.
     const KEYS: u64 = 1_200;
@@ -543,7 +598,7 @@ mod tests {
             Cluster::shared().ask(
                 &self.database,
                 "SELECT (SELECT count(*) FROM accounts) + (SELECT count(*) FROM api_keys)
-                        + (SELECT count(*) FROM agents) + (SELECT count(*) FROM usage)",
+                        + (SELECT count(*) FROM agents) + (SELECT count(*) FROM usage_by_key)",
             )
         }
     }
@@ -580,10 +635,21 @@ mod tests {
             let id = id.parse().unwrap();
             let agent = Some(AgentId([7; 32]));
             store
-                .count_exchange(id, agent, month.to_owned(), Time(7))
+                .count_exchange(id, agent, month.parse().unwrap(), Bounds::NONE, Time(7))
                 .await
                 .unwrap();
         }
+        let used = UsageEntry {
+            account_id: who(1),
+            key_id: None,
+            month: "2026-12".parse().unwrap(),
+            messages: 1,
+            bytes: 2,
+            delivered: 3,
+            connected_ms: 4_000,
+        };
+        let taken = store.take_report(RELAY, 5, vec![used], Time(7)).await;
+        assert_eq!(taken, Ok(ReportTaken::Now));
         let shut = AgentId([7; 32]);
         assert!(store.disable_agent(who(1), shut, Time(8)).await.unwrap());
         let revoked = "key00003".parse().unwrap();
@@ -602,8 +668,14 @@ mod tests {
             let keys = store.keys(id, None, u32::MAX >> 1).await.unwrap();
             let agents = store.agents(id, None, 100).await.unwrap();
             let usage = store.usage(id).await.unwrap();
+            let month = "2026-12".parse().unwrap();
+            let by_key = store.usage_by_key(id, month, 100).await.unwrap();
             let hash = hash.as_str();
-            writeln!(seen, "{id:?} {hash} {row:?} {keys:?} {agents:?} {usage:?}").unwrap();
+            writeln!(
+                seen,
+                "{id:?} {hash} {row:?} {keys:?} {agents:?} {usage:?} {by_key:?}"
+            )
+            .unwrap();
         }
         let check = store.key("key00003".parse().unwrap()).await.unwrap();
         let check = check.unwrap();
@@ -631,7 +703,7 @@ mod tests {
             accounts: ACCOUNTS,
             keys: KEYS,
             agents: 1,
-            usage: 2,
+            usage: 3,
         };
         assert_eq!(
             (dry.source, dry.before, dry.after),
@@ -643,6 +715,9 @@ mod tests {
         );
         let target = places.target().await;
         assert_eq!(seen(&target).await, expected);
+        // A relay that did not hear that its report was taken sends it again.
+        let again = target.take_report(RELAY, 5, Vec::new(), NOW).await;
+        assert_eq!(again, Ok(ReportTaken::Before));
         let source = Sqlite::open(&places.file).unwrap();
         assert_eq!(seen(&source).await, expected, "the file is as it was");
         // New keys come behind those that were moved.

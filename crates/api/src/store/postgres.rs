@@ -9,12 +9,14 @@
 //! A commit whose answer was lost may have taken place: whoever tries again finds it done.
 
 mod schema;
+mod usage;
 
 use std::{fmt, io, pin::Pin, time::Duration};
 
 use skytale_wire::{
-    http::{MonthUsage, Revocation, Revoked},
-    id::{AgentId, Time},
+    http::{Revocation, Revoked, UsageEntry, Used},
+    id::{AgentId, RelayKey, Time},
+    month::Month,
     token::{AccountId, KeyId},
 };
 use sqlx::{
@@ -24,10 +26,11 @@ use sqlx::{
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Created, Email, Exchange, Failure, KeyCheck,
-    KeyCreated, KeyRotated, KeyRow, NewAccount, NewKey, REVOCATIONS_MS_KEPT, Store,
+    AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Claim, Claimed, Created, Earlier, Email, Exchange,
+    Failure, Kept, KeyCheck, KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey,
+    ONCE_MS_KEPT, REVOCATIONS_MS_KEPT, ReportTaken, Store,
 };
-use crate::{database_url::DatabaseUrl, error::Error, secret::Hashed};
+use crate::{database_url::DatabaseUrl, error::Error, plans::Bounds, secret::Hashed};
 pub use schema::Schema;
 pub(crate) use schema::{Migrations, bring_up_to_date};
 
@@ -404,7 +407,8 @@ impl Store for Postgres {
         &self,
         id: KeyId,
         agent: Option<AgentId>,
-        month: String,
+        month: Month,
+        bounds: Bounds,
         now: Time,
     ) -> Answer<'_, Exchange> {
         self.run(move |db| {
@@ -424,6 +428,9 @@ impl Store for Postgres {
                     return Ok(Exchange::NoKey);
                 };
                 let owner = account(&owner, 0)?;
+                if usage::is_exhausted(db, owner, month, bounds).await? {
+                    return Ok(Exchange::Exhausted);
+                }
                 if let Some(agent) = agent
                     && remember_agent(db, owner, &agent, now).await? == Remembered::Disabled
                 {
@@ -434,15 +441,7 @@ impl Store for Postgres {
                     .bind(ms(now))
                     .execute(&mut *db)
                     .await?;
-                sqlx::query(
-                    "INSERT INTO usage (account, month, token_exchanges) VALUES ($1, $2, 1)
-                     ON CONFLICT (account, month)
-                     DO UPDATE SET token_exchanges = usage.token_exchanges + 1",
-                )
-                .bind(owner.0)
-                .bind(month)
-                .execute(db)
-                .await?;
+                usage::count_token(db, owner, &id, month).await?;
                 Ok(Exchange::Counted)
             })
         })
@@ -521,26 +520,97 @@ impl Store for Postgres {
         })
     }
 
-    fn usage(&self, account: AccountId) -> Answer<'_, Vec<MonthUsage>> {
+    fn usage(&self, account: AccountId) -> Answer<'_, Vec<(Month, Used)>> {
+        self.run(move |db| Box::pin(usage::by_month(db, account)))
+    }
+
+    fn usage_by_key(
+        &self,
+        account: AccountId,
+        month: Month,
+        limit: u32,
+    ) -> Answer<'_, Vec<(Option<KeyId>, Used)>> {
+        self.run(move |db| Box::pin(usage::by_key(db, account, month, limit)))
+    }
+
+    fn take_report(
+        &self,
+        relay: RelayKey,
+        number: u64,
+        entries: Vec<UsageEntry>,
+        now: Time,
+    ) -> Answer<'_, ReportTaken> {
+        self.run(move |db| {
+            Box::pin(async move { usage::take_report(db, relay, number, &entries, now).await })
+        })
+    }
+
+    fn claim(&self, claim: Claim) -> Answer<'_, Claimed> {
         self.run(move |db| {
             Box::pin(async move {
-                sqlx::query(
-                    "SELECT month, token_exchanges, messages, bytes FROM usage
-                     WHERE account = $1 ORDER BY month DESC",
+                sqlx::query("DELETE FROM once WHERE at_ms < $1")
+                    .bind(ms(Time(claim.now.0.saturating_sub(ONCE_MS_KEPT))))
+                    .execute(&mut *db)
+                    .await?;
+                // Whoever is second waits here until the first has committed.
+                let first = sqlx::query(
+                    "INSERT INTO once (id, request, at_ms) VALUES ($1, $2, $3)
+                     ON CONFLICT (id) DO NOTHING",
                 )
-                .bind(account.0)
-                .fetch_all(db)
-                .await?
-                .iter()
-                .map(|row| {
-                    Ok(MonthUsage {
-                        month: row.try_get(0)?,
-                        token_exchanges: count(row, 1)?,
-                        messages: count(row, 2)?,
-                        bytes: count(row, 3)?,
-                    })
-                })
-                .collect()
+                .bind(claim.mark.0)
+                .bind(claim.request.0)
+                .bind(ms(claim.now))
+                .execute(&mut *db)
+                .await?;
+                if first.rows_affected() == 1 {
+                    return Ok(Claimed::First);
+                }
+                let earlier =
+                    sqlx::query("SELECT request, at_ms, status, answer FROM once WHERE id = $1")
+                        .bind(claim.mark.0)
+                        .fetch_optional(db)
+                        .await?;
+                // Released in between: whoever asks again is the first.
+                let Some(row) = earlier else {
+                    return Ok(Claimed::UnderWay);
+                };
+                let status: Option<i32> = row.try_get(2)?;
+                let status = status
+                    .map(|status| u16::try_from(status).map_err(|_| senseless("a status")))
+                    .transpose()?;
+                let earlier = Earlier {
+                    request: row.try_get(0)?,
+                    at: time(&row, 1)?,
+                    status,
+                    body: row.try_get(3)?,
+                };
+                Ok(earlier.seen_by(&claim))
+            })
+        })
+    }
+
+    fn keep(&self, mark: Mark, kept: Kept) -> Answer<'_, ()> {
+        self.run(move |db| {
+            Box::pin(async move {
+                sqlx::query("UPDATE once SET status = $2, answer = $3 WHERE id = $1")
+                    .bind(mark.0)
+                    .bind(i32::from(kept.status))
+                    .bind(kept.body)
+                    .execute(db)
+                    .await
+                    .map(|_| ())
+            })
+        })
+    }
+
+    fn release(&self, mark: Mark) -> Answer<'_, ()> {
+        self.run(move |db| {
+            Box::pin(async move {
+                sqlx::query("DELETE FROM once WHERE id = $1 AND status IS NULL")
+                    .bind(mark.0)
+                    .execute(db)
+                    .await
+                    .map(|_| ())
             })
         })
     }
@@ -713,7 +783,11 @@ fn senseless(what: &'static str) -> sqlx::Error {
 
 /// A clock beyond Postgres' integers is kept as the last moment there is.
 fn ms(time: Time) -> i64 {
-    i64::try_from(time.0).unwrap_or(i64::MAX)
+    number(time.0)
+}
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 async fn verb<T, W>(

@@ -1,8 +1,9 @@
 //! The store in one `SQLite` file: the default, with nothing to install.
 //!
 //! One thread owns the one connection, so writes are in order and never wait for each other's
-//! locks. WAL with `synchronous=FULL`: what was answered survives a power cut. The file is 0600
-//! and holds hashes only; it is not encrypted.
+//! locks. Verbs that wait together share a transaction, and so the flush at its end, which costs more
+//! than they do; each is answered after it. WAL with `synchronous=FULL`: what was answered survives a
+//! power cut. The file is 0600 and holds hashes only; it is not encrypted.
 
 use std::{
     fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, thread::JoinHandle,
@@ -11,17 +12,21 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 use skytale_wire::{
-    http::{MonthUsage, Revocation, Revoked},
-    id::{AgentId, Time},
+    http::{Revocation, Revoked, UsageEntry, Used},
+    id::{AgentId, RelayKey, Time},
+    month::Month,
     token::{AccountId, KeyId},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Created, Email, Exchange, Failure, KeyCheck,
-    KeyCreated, KeyRotated, KeyRow, NewAccount, NewKey, REVOCATIONS_MS_KEPT, Store,
+    AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Claim, Claimed, Created, Earlier, Email, Exchange,
+    Failure, Kept, KeyCheck, KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey,
+    ONCE_MS_KEPT, REVOCATIONS_MS_KEPT, ReportTaken, Store,
 };
-use crate::{error::Error, secret::Hashed, signing::private_dir};
+use crate::{error::Error, plans::Bounds, secret::Hashed, signing::private_dir};
+
+mod usage;
 
 /// A handle to the thread that owns the database.
 #[derive(Debug)]
@@ -31,7 +36,11 @@ pub(crate) struct Sqlite {
     thread: Option<JoinHandle<()>>,
 }
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+/// A verb's work in the transaction that it shares, or why there is none.
+type Job = Box<dyn FnOnce(Result<&Transaction<'_>, Failure>) -> Said + Send>;
+
+/// What a verb answers when it is known whether the transaction stands.
+type Said = Box<dyn FnOnce(Result<(), Failure>) + Send>;
 
 impl Sqlite {
     /// Opens or makes the database and brings its schema up to date.
@@ -53,8 +62,9 @@ impl Sqlite {
         let thread = std::thread::Builder::new()
             .name("api-store".to_owned())
             .spawn(move || {
-                while let Some(job) = waiting.blocking_recv() {
-                    job(&mut db);
+                let mut jobs = Vec::new();
+                while waiting.blocking_recv_many(&mut jobs, TOGETHER_MAX) > 0 {
+                    together(&mut db, &mut jobs);
                 }
             })
             .map_err(|e| Error::Unreachable("the database's thread cannot be started", e))?;
@@ -64,18 +74,20 @@ impl Sqlite {
         })
     }
 
-    /// Runs `work` in one immediate transaction on the database's thread and commits it. When too
-    /// much is waiting already the answer is `Unavailable` at once.
+    /// Runs `work` on the database's thread, all of it or nothing, and answers when it is committed.
+    /// When too much is waiting already the answer is `Unavailable` at once.
     fn run<T, W>(&self, work: W) -> Answer<'_, T>
     where
         T: Send + 'static,
         W: FnOnce(&Transaction<'_>) -> Result<T, Failure> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |db| {
-            let done = in_transaction(db, work);
-            // Nobody waits any more when the request was given up: the work stands.
-            drop(reply.send(done));
+        let job: Job = Box::new(move |tx| {
+            let done = tx.and_then(|tx| by_itself(tx, work));
+            Box::new(move |stands| {
+                // Nobody waits any more when the request was given up: the work stands.
+                drop(reply.send(stands.and(done)));
+            })
         });
         let sent = self
             .jobs
@@ -358,7 +370,8 @@ impl Store for Sqlite {
         &self,
         id: KeyId,
         agent: Option<AgentId>,
-        month: String,
+        month: Month,
+        bounds: Bounds,
         now: Time,
     ) -> Answer<'_, Exchange> {
         self.run(move |tx| {
@@ -366,6 +379,9 @@ impl Store for Sqlite {
                 && is_disabled(tx, &id, &agent)?
             {
                 return Ok(Exchange::AgentDisabled);
+            }
+            if usage::is_exhausted(tx, &id, month, bounds)? {
+                return Ok(Exchange::Exhausted);
             }
             let account: Option<[u8; 16]> = tx
                 .prepare_cached(
@@ -385,14 +401,8 @@ impl Store for Sqlite {
             if let Some(agent) = agent {
                 remember_agent(tx, AccountId(account), &agent, now)?;
             }
-            tx.prepare_cached(
-                "INSERT INTO usage (account, month, token_exchanges) VALUES (?1, ?2, 1)
-                 ON CONFLICT (account, month)
-                 DO UPDATE SET token_exchanges = token_exchanges + 1",
-            )
-            .and_then(|mut counted| counted.execute(params![account, month]))
-            .map(|_| Exchange::Counted)
-            .map_err(failure)
+            usage::count_token(tx, &account, &id, month)?;
+            Ok(Exchange::Counted)
         })
     }
 
@@ -455,25 +465,76 @@ impl Store for Sqlite {
         })
     }
 
-    fn usage(&self, account: AccountId) -> Answer<'_, Vec<MonthUsage>> {
+    fn usage(&self, account: AccountId) -> Answer<'_, Vec<(Month, Used)>> {
+        self.run(move |tx| usage::by_month(tx, account))
+    }
+
+    fn usage_by_key(
+        &self,
+        account: AccountId,
+        month: Month,
+        limit: u32,
+    ) -> Answer<'_, Vec<(Option<KeyId>, Used)>> {
+        self.run(move |tx| usage::by_key(tx, account, month, limit))
+    }
+
+    fn take_report(
+        &self,
+        relay: RelayKey,
+        number: u64,
+        entries: Vec<UsageEntry>,
+        now: Time,
+    ) -> Answer<'_, ReportTaken> {
+        self.run(move |tx| usage::take_report(tx, relay, number, &entries, now))
+    }
+
+    fn claim(&self, claim: Claim) -> Answer<'_, Claimed> {
         self.run(move |tx| {
-            tx.prepare_cached(
-                "SELECT month, token_exchanges, messages, bytes FROM usage
-                 WHERE account = ?1 ORDER BY month DESC",
-            )
-            .and_then(|mut found| {
-                found
-                    .query_map([account.0], |row| {
-                        Ok(MonthUsage {
-                            month: row.get(0)?,
-                            token_exchanges: count(row, 1)?,
-                            messages: count(row, 2)?,
-                            bytes: count(row, 3)?,
+            let over = Time(claim.now.0.saturating_sub(ONCE_MS_KEPT));
+            tx.prepare_cached("DELETE FROM once WHERE at_ms < ?1")
+                .and_then(|mut deleted| deleted.execute([ms(over)]))
+                .map_err(failure)?;
+            let earlier = tx
+                .prepare_cached("SELECT request, at_ms, status, answer FROM once WHERE id = ?1")
+                .and_then(|mut found| {
+                    let row = |row: &Row<'_>| {
+                        Ok(Earlier {
+                            request: row.get(0)?,
+                            at: time(row, 1)?,
+                            status: row.get(2)?,
+                            body: row.get(3)?,
                         })
-                    })?
-                    .collect()
-            })
-            .map_err(failure)
+                    };
+                    found.query_row([claim.mark.0], row).optional()
+                })
+                .map_err(failure)?;
+            if let Some(earlier) = earlier {
+                return Ok(earlier.seen_by(&claim));
+            }
+            tx.prepare_cached("INSERT INTO once (id, request, at_ms) VALUES (?1, ?2, ?3)")
+                .and_then(|mut claimed| {
+                    claimed.execute(params![claim.mark.0, claim.request.0, ms(claim.now)])
+                })
+                .map(|_| Claimed::First)
+                .map_err(failure)
+        })
+    }
+
+    fn keep(&self, mark: Mark, kept: Kept) -> Answer<'_, ()> {
+        self.run(move |tx| {
+            tx.prepare_cached("UPDATE once SET status = ?2, answer = ?3 WHERE id = ?1")
+                .and_then(|mut noted| noted.execute(params![mark.0, kept.status, kept.body]))
+                .map(|_| ())
+                .map_err(failure)
+        })
+    }
+
+    fn release(&self, mark: Mark) -> Answer<'_, ()> {
+        self.run(move |tx| {
+            tx.prepare_cached("DELETE FROM once WHERE id = ?1 AND status IS NULL")
+                .and_then(|mut released| released.execute([mark.0]))
+                .map(|_| ())
+                .map_err(failure)
         })
     }
 
@@ -620,19 +681,54 @@ fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 
 /// A clock beyond `SQLite`'s integers is kept as the last moment there is.
 fn ms(time: Time) -> i64 {
-    i64::try_from(time.0).unwrap_or(i64::MAX)
+    number(time.0)
 }
 
-fn in_transaction<T>(
-    db: &mut Connection,
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Runs verbs in one immediate transaction, commits it, and lets them answer.
+fn together(db: &mut Connection, jobs: &mut Vec<Job>) {
+    let said: Vec<Said>;
+    let stands = match db.transaction_with_behavior(TransactionBehavior::Immediate) {
+        Ok(tx) => {
+            let shared = || {
+                // A disk that is full, for one, ends the transaction under the verbs' feet.
+                let lives = !tx.is_autocommit();
+                lives.then_some(&tx).ok_or(Failure::Unavailable)
+            };
+            said = jobs.drain(..).map(|job| job(shared())).collect();
+            let whole = shared().map(|_| ());
+            whole.and_then(|()| tx.commit().map_err(failure))
+        }
+        Err(error) => {
+            let refused = failure(error);
+            said = jobs.drain(..).map(|job| job(Err(refused))).collect();
+            Err(refused)
+        }
+    };
+    for answer in said {
+        answer(stands);
+    }
+}
+
+/// Runs a verb so that a failure undoes its own work and nobody else's.
+fn by_itself<T>(
+    tx: &Transaction<'_>,
     work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let tx = db
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(failure)?;
-    let done = work(&tx)?;
-    tx.commit().map_err(failure)?;
-    Ok(done)
+    let say = |sql| {
+        let mut said = tx.prepare_cached(sql).map_err(failure)?;
+        said.execute([]).map(|_| ()).map_err(failure)
+    };
+    say("SAVEPOINT verb")?;
+    let done = work(tx);
+    if done.is_err() {
+        say("ROLLBACK TO verb")?;
+    }
+    say("RELEASE verb")?;
+    done
 }
 
 /// Sets what matters and reads it back, then applies the migrations that are missing.
@@ -697,7 +793,7 @@ fn migrate(db: &mut Connection) -> Result<(), Error> {
     clippy::needless_pass_by_value,
     reason = "the shape that map_err takes"
 )]
-pub(super) fn failure(error: rusqlite::Error) -> Failure {
+pub(crate) fn failure(error: rusqlite::Error) -> Failure {
     use rusqlite::ErrorCode as Code;
     let code = error.sqlite_error_code();
     tracing::warn!(?code, "the store refused");
@@ -723,11 +819,15 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_accounts.sql"),
     include_str!("../migrations/0002_revocations.sql"),
     include_str!("../migrations/0003_standing.sql"),
+    include_str!("../migrations/0004_once.sql"),
+    include_str!("../migrations/0005_usage.sql"),
 ];
 /// What [`key_row`] reads.
 const KEY_COLUMNS: &str = "id, name, created_ms, last_used_ms, revoked_ms, scopes, expires_ms";
 /// Beyond it requests are told that the store is unavailable, at once.
 const JOBS_WAITING_MAX: usize = 1_024;
+/// Verbs that share a transaction at most: one that fails to commit fails for all of them.
+const TOGETHER_MAX: usize = 64;
 /// Only another process (a backup, a shell) can hold the lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -771,6 +871,80 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
     }
 
+    /// A verb that notes a number in a table of the test's own, and then ends so.
+    fn note(
+        number: u32,
+        end: Result<(), Failure>,
+    ) -> (Job, oneshot::Receiver<Result<(), Failure>>) {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |tx| {
+            let done = tx.and_then(|tx| {
+                by_itself(tx, |tx| {
+                    tx.execute("INSERT INTO notes VALUES (?1)", [number])
+                        .map_err(failure)?;
+                    end
+                })
+            });
+            Box::new(move |stands| {
+                let _ = reply.send(stands.and(done));
+            })
+        });
+        (job, answer)
+    }
+
+    fn notes() -> Connection {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch("CREATE TABLE notes (number INTEGER)")
+            .unwrap();
+        db
+    }
+
+    fn noted(db: &Connection) -> Vec<u32> {
+        let mut all = db.prepare("SELECT number FROM notes").unwrap();
+        let all = all.query_map([], |row| row.get(0)).unwrap();
+        all.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn of_verbs_that_share_a_transaction_each_fails_by_itself() {
+        let mut db = notes();
+        let (one, said_one) = note(1, Ok(()));
+        let (two, said_two) = note(2, Err(Failure::Damaged));
+        let (three, said_three) = note(3, Ok(()));
+
+        together(&mut db, &mut vec![one, two, three]);
+
+        assert_eq!(noted(&db), [1, 3]);
+        assert_eq!(said_one.blocking_recv().unwrap(), Ok(()));
+        assert_eq!(said_two.blocking_recv().unwrap(), Err(Failure::Damaged));
+        assert_eq!(said_three.blocking_recv().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn no_verb_is_answered_well_when_the_transaction_is_gone() {
+        let mut db = notes();
+        let (one, said_one) = note(1, Ok(()));
+        let (three, said_three) = note(3, Ok(()));
+        // As SQLite does by itself when the disk is full.
+        let two: Job = Box::new(|tx| {
+            tx.unwrap().execute_batch("ROLLBACK").unwrap();
+            Box::new(|_| {})
+        });
+
+        together(&mut db, &mut vec![one, two, three]);
+
+        assert!(noted(&db).is_empty());
+        assert_eq!(said_one.blocking_recv().unwrap(), Err(Failure::Unavailable));
+        assert_eq!(
+            said_three.blocking_recv().unwrap(),
+            Err(Failure::Unavailable)
+        );
+        let (again, said_again) = note(4, Ok(()));
+        together(&mut db, &mut vec![again]);
+        assert_eq!(said_again.blocking_recv().unwrap(), Ok(()));
+        assert_eq!(noted(&db), [4]);
+    }
+
     #[test]
     fn a_file_that_is_no_database_is_reported_and_kept() {
         let dir = tempfile::tempdir().unwrap();
@@ -807,6 +981,8 @@ mod tests {
                 "4e16c6179d20022c6489b6aeb33da05e7c4e5b152e546317679125eabb845f02",
                 "49521e0c2e685454aff2f874676dd267f5b846f62985e7936156c432108be61d",
                 "9a85999b1582161dc56c1f1cb5b8394df9652b355d8d5b3246ad8156572ccb26",
+                "d0f9f06b5dccef6fe1fd6ebb14adcbcae5927b4717e9f35aadebadc89823b2aa",
+                "b88a3a45e6ab67e1272067dd9006795ec9309cfea1349720d5afe3c16771415d",
             ]
         );
     }

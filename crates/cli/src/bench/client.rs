@@ -21,7 +21,7 @@ use skytale_wire::{
         ALPN, Credential, FRAME_BYTES_MAX, Hello, Line, PROTOCOL, ToAgent, ToRelay, Traffic,
         decode, encode,
     },
-    id::{AgentId, Signed, Time, TransportKey},
+    id::{AgentId, RelayKey, Signed, Time, TransportKey},
     statement,
     token::{AccountId, Claims, Grant, LIFETIME_MS_MAX, Scope, Signer, TokenId},
 };
@@ -50,6 +50,24 @@ impl Issuer {
     /// The public half, as a JWKS.
     pub(super) fn keys(&self) -> String {
         self.signer.public_keys().to_json()
+    }
+
+    /// A token for one agent's line.
+    fn token(&self, relay: RelayKey, agent: AgentId, transport_key: TransportKey) -> String {
+        let now = Time(self.clock.now().0 / 1000 * 1000);
+        self.signer.sign(&Claims {
+            account: AccountId([1; 16]),
+            grant: Grant::Agent {
+                relay,
+                agent,
+                transport_key,
+            },
+            scopes: [Scope::Relay].into(),
+            key: None,
+            id: TokenId([2; 16]),
+            issued: now,
+            expires: now.plus(LIFETIME_MS_MAX),
+        })
     }
 }
 
@@ -89,7 +107,16 @@ impl Client {
     /// Connects under a new identity with a token. The line is padded: what is measured is the
     /// relay, not a schedule.
     pub(super) async fn connect(relay: &RelayAddr, issuer: &Issuer) -> Result<Self, Failure> {
-        Self::connect_wishing(relay, issuer, None).await
+        let signed = async |agent, transport| Ok(issuer.token(relay.key, agent, transport));
+        Self::connect_wishing(relay, signed, None).await
+    }
+
+    /// The same with a token that `buy` gets for this agent and the key of this connection.
+    pub(super) async fn connect_bought(
+        relay: &RelayAddr,
+        buy: impl AsyncFnOnce(AgentId, TransportKey) -> Result<String, Failure>,
+    ) -> Result<Self, Failure> {
+        Self::connect_wishing(relay, buy, None).await
     }
 
     /// The same, with a line of this shape both ways: whatever is read and written after this has
@@ -99,14 +126,15 @@ impl Client {
         issuer: &Issuer,
         shape: &Shape,
     ) -> Result<Self, Failure> {
-        let mut client = Self::connect_wishing(relay, issuer, Some(shape)).await?;
+        let signed = async |agent, transport| Ok(issuer.token(relay.key, agent, transport));
+        let mut client = Self::connect_wishing(relay, signed, Some(shape)).await?;
         client.reader.incoming.expect_shape(shape);
         Ok(client)
     }
 
     async fn connect_wishing(
         relay: &RelayAddr,
-        issuer: &Issuer,
+        token: impl AsyncFnOnce(AgentId, TransportKey) -> Result<String, Failure>,
         shape: Option<&Shape>,
     ) -> Result<Self, Failure> {
         let endpoint = endpoint(shape.is_some_and(|it| it.mode().is_slotted())).await?;
@@ -119,20 +147,7 @@ impl Client {
         let identity = SigningKey::from_bytes(&random()?);
         let agent = AgentId(identity.verifying_key().to_bytes());
         let transport = TransportKey(*endpoint.id().as_bytes());
-        let now = Time(issuer.clock.now().0 / 1000 * 1000);
-        let credential = Credential::Token(issuer.signer.sign(&Claims {
-            account: AccountId([1; 16]),
-            grant: Grant::Agent {
-                relay: relay.key,
-                agent,
-                transport_key: transport,
-            },
-            scopes: [Scope::Relay].into(),
-            key: None,
-            id: TokenId([2; 16]),
-            issued: now,
-            expires: now.plus(LIFETIME_MS_MAX),
-        }));
+        let credential = Credential::Token(token(agent, transport).await?);
         let said = statement::identity(&relay.key, &transport, &credential.hash());
         let mut client = Self {
             agent,
@@ -206,6 +221,15 @@ impl Reader {
                 return decode(bytes, FRAME_BYTES_MAX).map_err(failed);
             }
             self.more().await?;
+        }
+    }
+
+    /// Reads until the relay says goodbye or is gone.
+    pub(super) async fn end(&mut self) {
+        while let Ok(said) = self.next().await {
+            if matches!(said, ToAgent::Closing(_)) {
+                return;
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! stdin does, so that none outlives the one who measures.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -10,21 +11,23 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use skytale_api::Server;
 use skytale_relay::{
     config::{Issuer, RelayConfig},
     run::Relay,
 };
 use skytale_sdk::{Agent, Channel, Mode, RelayAddr, Secret};
-use skytale_wire::token::PublicKeys;
+use skytale_wire::{http::RelayAt, id::RelayKey, token::PublicKeys};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines, Stdin},
     process::{Child, ChildStdin, ChildStdout, Command},
     task::JoinSet,
     time::{Instant, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
-use super::{CONNECTIONS_MAX, client, machine, raised_limits, slim};
-use crate::{exit::Failure, output::Output};
+use super::{CONNECTIONS_MAX, RAISED_PER_SECOND, client, machine, raised_limits, slim};
+use crate::{exit::Failure, output::Output, servers};
 
 /// What a part is.
 #[derive(Serialize, Deserialize)]
@@ -51,6 +54,15 @@ pub(super) enum Role {
         relay: String,
         account: Option<Access>,
     },
+    /// An API server with a local account, for the tokens of one relay.
+    Api {
+        dir: PathBuf,
+        /// A Postgres database in place of a file.
+        database_url: Option<String>,
+        relay: RelayKey,
+    },
+    /// An API server with a local account and its relay, as `skytale up` runs them.
+    Up { dir: PathBuf },
     /// Sends back what it gets.
     Echo,
 }
@@ -97,6 +109,22 @@ pub(super) struct RelayIs {
 pub(super) struct SlimIs {
     /// As SLIM's agents are given it.
     pub(super) slim: String,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct ApiIs {
+    pub(super) addr: SocketAddr,
+    /// The local account's first key. Only where the database was new.
+    pub(super) key: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct UpIs {
+    pub(super) api: SocketAddr,
+    /// As `skytale up` prints it.
+    pub(super) relay: String,
+    /// The local account's first key.
+    pub(super) key: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -241,6 +269,12 @@ pub(crate) async fn run(output: Output) -> Result<(), Failure> {
             }
             agent(builder.open().await?, &mut lines, output).await
         }
+        Role::Api {
+            dir,
+            database_url,
+            relay,
+        } => api(&dir, database_url, relay, &mut lines, output).await,
+        Role::Up { dir } => up(&dir, &mut lines, output).await,
         Role::Echo => {
             let (endpoint, addr) = client::echo_endpoint().await?;
             output.json_line(&addr)?;
@@ -260,22 +294,97 @@ async fn relay(
 ) -> Result<(), Failure> {
     let keys = PublicKeys::from_json(keys.as_bytes())
         .map_err(|error| Failure::usage(error.to_string()))?;
-    let mut config = RelayConfig::new(dir, vec![Issuer::Keys(keys)]);
-    config.quic_addr.set_port(0);
-    config.health_addr.set_port(0);
-    config.grpc_addr = None;
-    config.limits = raised_limits();
-    config.connections_per_ip_max = CONNECTIONS_MAX;
-    config.strangers_max = CONNECTIONS_MAX;
-    let relay = Relay::start(config)
-        .await
-        .map_err(|error| Failure::failed(error.to_string()))?;
+    let relay = start_relay(RelayConfig::new(dir, vec![Issuer::Keys(keys)])).await?;
     output.json_line(&RelayIs {
         relay: format!("{}@{}", relay.key(), relay.quic_addr()),
     })?;
     lines.next_line().await?;
     relay.stop().await;
     Ok(())
+}
+
+async fn api(
+    dir: &Path,
+    database_url: Option<String>,
+    relay: RelayKey,
+    lines: &mut Lines<BufReader<Stdin>>,
+    output: Output,
+) -> Result<(), Failure> {
+    crate::up::private_dir(dir)?;
+    let mut config = skytale_api::Config::new(dir);
+    config.addr.set_port(0);
+    config.database_url = database_url.map(Into::into);
+    config.key_requests_per_second_max = RAISED_PER_SECOND;
+    config.account_requests_per_second_max = RAISED_PER_SECOND;
+    config.relays = vec![RelayAt {
+        key: relay,
+        addresses: vec!["127.0.0.1:4433".to_owned()],
+    }];
+    let api = servers::bind_api(config).await?;
+    output.json_line(&ApiIs {
+        addr: api.addr(),
+        key: local_key(&api).await?,
+    })?;
+    serve(api, lines).await
+}
+
+async fn up(
+    dir: &Path,
+    lines: &mut Lines<BufReader<Stdin>>,
+    output: Output,
+) -> Result<(), Failure> {
+    crate::up::private_dir(&dir.join("api"))?;
+    let mut config = skytale_api::Config::new(&dir.join("api"));
+    config.addr.set_port(0);
+    let mut api = servers::bind_api(config).await?;
+    let issuer = Issuer::Known {
+        url: format!("http://{}", api.addr()),
+        keys: api.public_keys(),
+    };
+    let relay = start_relay(RelayConfig::new(&dir.join("relay"), vec![issuer])).await?;
+    api.set_relays(vec![RelayAt {
+        key: relay.key(),
+        addresses: vec![relay.quic_addr().to_string()],
+    }]);
+    output.json_line(&UpIs {
+        api: api.addr(),
+        relay: format!("{}@{}", relay.key(), relay.quic_addr()),
+        key: local_key(&api).await?.unwrap_or_default(),
+    })?;
+    serve(api, lines).await?;
+    relay.stop().await;
+    Ok(())
+}
+
+/// The first key of the local account, where that is new.
+async fn local_key(api: &Server) -> Result<Option<String>, Failure> {
+    let account = api.bootstrap_local().await;
+    let account = account.map_err(|error| servers::api_failed(&error))?;
+    Ok(account.map(|it| it.api_key.expose().to_owned()))
+}
+
+/// Serves until there is nothing more on stdin.
+async fn serve(api: Server, lines: &mut Lines<BufReader<Stdin>>) -> Result<(), Failure> {
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(api.serve(stop.clone()));
+    lines.next_line().await?;
+    stop.cancel();
+    serving
+        .await
+        .map_err(|_| Failure::failed("the API server failed"))
+}
+
+/// A relay on free ports, with its limits raised and without gRPC.
+async fn start_relay(mut config: RelayConfig) -> Result<Relay, Failure> {
+    config.quic_addr.set_port(0);
+    config.health_addr.set_port(0);
+    config.grpc_addr = None;
+    config.limits = raised_limits();
+    config.connections_per_ip_max = CONNECTIONS_MAX;
+    config.strangers_max = CONNECTIONS_MAX;
+    Relay::start(config)
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))
 }
 
 async fn agent(

@@ -103,6 +103,7 @@ fn fill(dir: &Path, count: u64) -> Result<(), Failure> {
         guests: false,
         retention_ms: YEAR_MS,
         slim: skytale_relay::hub::SlimRules::default(),
+        meters: false,
     };
     let mut hub = Hub::new(config, Vec::new()).map_err(failed)?;
     let mut now = Clock::system().now();
@@ -175,6 +176,7 @@ fn step(hub: &mut Hub, input: Input, now: Time, pending: &mut Vec<(Ticket, Write
             | Output::Deliver { .. }
             | Output::SlimDeliver { .. }
             | Output::SlimAck { .. }
+            | Output::Report(_)
             | Output::Close { .. } => {}
         }
     }

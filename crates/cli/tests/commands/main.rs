@@ -6,6 +6,7 @@
 )]
 
 mod accounts;
+mod backup;
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../../../api/src/store/postgres/cluster.rs"]
 mod cluster;
@@ -13,6 +14,7 @@ mod demo;
 mod exit_codes;
 mod hook;
 mod mcp;
+mod operators;
 mod people;
 mod postgres;
 mod secrets;

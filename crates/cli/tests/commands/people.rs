@@ -98,24 +98,7 @@ impl Machine {
     /// Any command that serves and prints one JSON line when it is ready.
     #[track_caller]
     pub(crate) fn serve(&self, arguments: &str) -> Server {
-        let mut child = self.command(arguments).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        if line.is_empty() {
-            let ran = Server {
-                child,
-                stdout,
-                line,
-            }
-            .ended();
-            panic!("it did not start: {ran:?}");
-        }
-        Server {
-            child,
-            stdout,
-            line,
-        }
+        Server::start(self.command(arguments))
     }
 
     /// Starts a command and lets it run.
@@ -178,6 +161,28 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    #[track_caller]
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        if line.is_empty() {
+            let ran = Self {
+                child,
+                stdout,
+                line,
+            }
+            .ended();
+            panic!("it did not start: {ran:?}");
+        }
+        Self {
+            child,
+            stdout,
+            line,
+        }
+    }
+
     /// What it printed when it was ready.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.line).unwrap()
@@ -198,6 +203,12 @@ impl Server {
         self.ended()
     }
 
+    /// As if the power had gone.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     fn ended(mut self) -> Ran {
         let code = self.child.wait().unwrap().code().unwrap_or(-1);
         let mut ran = Ran {
@@ -206,8 +217,9 @@ impl Server {
             stderr: String::new(),
         };
         self.stdout.read_to_string(&mut ran.stdout).unwrap();
-        let stderr = self.child.stderr.as_mut().unwrap();
-        stderr.read_to_string(&mut ran.stderr).unwrap();
+        if let Some(stderr) = self.child.stderr.as_mut() {
+            stderr.read_to_string(&mut ran.stderr).unwrap();
+        }
         ran
     }
 }
@@ -217,6 +229,19 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The status and the body of a GET in clear, at a URL or an address.
+pub(crate) fn get(at: &str, path: &str) -> (u16, String) {
+    let addr = at.trim_start_matches("http://");
+    let mut stream = std::net::TcpStream::connect(addr).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
 }
 
 /// Permission bits of a file.

@@ -42,7 +42,7 @@ fn a_server_moves_from_its_file_to_postgres_and_its_keys_go_on() {
         .json();
     assert_eq!(
         (&schema["migrations_before"], &schema["migrations"]),
-        (&0.into(), &3.into())
+        (&0.into(), &5.into())
     );
     let running = told(&machine, &database, &transfer);
     assert_eq!(running.code, 2);

@@ -12,6 +12,8 @@ use super::{
     StoredRecord, WelcomeRow, Write, Written,
 };
 
+mod usage;
+
 /// Runs all rules, each on a store of its own. `fresh` makes an empty place and gives back how to
 /// open it, now and again.
 pub(super) fn run<A: Archive, O: Fn() -> Result<A, ArchiveError>>(mut fresh: impl FnMut() -> O) {
@@ -28,6 +30,10 @@ pub(super) fn run<A: Archive, O: Fn() -> Result<A, ArchiveError>>(mut fresh: imp
     the_newest_group_info_is_kept_until_its_epoch_ends(&fresh());
     many_appends_to_a_channel_may_share_a_batch_with_everything_else(&fresh());
     sequence_numbers_may_be_large(&fresh());
+    usage::charges_add_up_until_they_are_reported(&fresh());
+    usage::a_report_stands_until_it_is_dropped(&fresh());
+    usage::what_does_not_fit_into_a_report_comes_with_the_next(&fresh());
+    usage::a_batch_that_fails_charges_nobody(&fresh());
 }
 
 fn what_was_written_is_read_back_and_survives_reopening<A: Archive>(
@@ -515,6 +521,7 @@ fn record(channel: ChannelId, seq: u64, kind: Kind, body: &[u8]) -> Append {
         welcomes: Vec::new(),
         sealed: None,
         ends_epoch: false,
+        charge: None,
     }
 }
 

@@ -16,6 +16,8 @@
 //! | last-resorts | agent | time, KeyPackage |
 //! | group-infos | channel | epoch, sealed |
 //! | counters | a name | the last number used |
+//! | usage | account, month, API key | messages, bytes, copies, time |
+//! | reports | nothing | number and body of the one that waits |
 //!
 //! Numbers are big-endian, so that keys sort as numbers do. `Keyspace::clear` is never used: it
 //! can leave a database that does not open again.
@@ -36,12 +38,19 @@ use fjall::{
 use skytale_wire::{
     Blob,
     id::{AgentId, ChannelId, Digest, Epoch, MessageId, Seq, Time},
+    month::Month,
+    token::AccountId,
 };
 
 use super::{
     Append, Archive, ArchiveError, ArchiveReader, Fate, KeyPackagesLeft, SealedGroupInfo,
     StoredChannel, StoredRecord, WelcomeRow, Write, Written, fate_of,
+    usage::{Charges, ROWS_MAX, Report, Tab, Used, next_number, read_report, report},
 };
+
+mod copy;
+
+pub use copy::{CopyError, pass};
 
 /// The writing side.
 #[derive(Debug)]
@@ -104,6 +113,7 @@ impl Archive for FjallArchive {
                 .iter()
                 .map(|write| staged.apply(write))
                 .collect::<Result<_, _>>()?;
+            staged.charge()?;
             staged.commit().inspect_err(|_| *suspect = true)?;
             Ok(written)
         })
@@ -293,6 +303,7 @@ impl std::fmt::Debug for Open {
 struct Staged<'a> {
     open: &'a Open,
     rows: BTreeMap<(Space, Vec<u8>), Option<Slice>>,
+    charges: Charges,
 }
 
 impl<'a> Staged<'a> {
@@ -300,6 +311,7 @@ impl<'a> Staged<'a> {
         Self {
             open,
             rows: BTreeMap::new(),
+            charges: Charges::default(),
         }
     }
 
@@ -309,7 +321,12 @@ impl<'a> Staged<'a> {
                 self.put(Space::Channels, channel.0.to_vec(), state);
                 Ok(Written::Done)
             }
-            Write::Append(entry) => self.append(entry).map(|()| Written::Done),
+            Write::Append(entry) => {
+                if let Some(charge) = &entry.charge {
+                    self.charges.add(charge);
+                }
+                self.append(entry).map(|()| Written::Done)
+            }
             Write::GroupInfo { channel, sealed } => {
                 self.keep_group_info(channel, sealed);
                 Ok(Written::Done)
@@ -336,7 +353,71 @@ impl<'a> Staged<'a> {
                 .map(|()| Written::Done),
             Write::Prune { channel, up_to } => self.prune(channel, *up_to).map(|()| Written::Done),
             Write::Forget { channel } => self.forget(channel).map(|()| Written::Done),
+            Write::Charge { number, charges } => {
+                if self.number(CHARGES)? != *number {
+                    self.put(Space::Counters, CHARGES.to_vec(), number.to_be_bytes());
+                    for charge in charges {
+                        self.charges.add(charge);
+                    }
+                }
+                Ok(Written::Done)
+            }
+            Write::CloseReport { at_least } => {
+                self.charge()?;
+                self.close_report(*at_least).map(Written::Report)
+            }
+            Write::DropReport { number } => self.drop_report(*number).map(|()| Written::Done),
         }
+    }
+
+    /// Adds to the rows what the batch has gathered.
+    fn charge(&mut self) -> Result<(), ArchiveError> {
+        for (tab, more) in self.charges.take() {
+            let place = tab_key(&tab);
+            let mut used = match self.get(Space::Usage, &place)? {
+                Some(row) => read_used(&row)?,
+                None => Used::default(),
+            };
+            used.add(&more);
+            self.put(Space::Usage, place, used_row(&used));
+        }
+        Ok(())
+    }
+
+    fn close_report(&mut self, at_least: u64) -> Result<Option<Report>, ArchiveError> {
+        if let Some(row) = self.get(Space::Reports, REPORT)? {
+            let (number, body) = split(&row, NUMBER_LEN, Space::Reports)?;
+            let number = read_number(number, Space::Reports)?;
+            return read_report(number, Bytes::copy_from_slice(body)).map(Some);
+        }
+        let rows = self
+            .with_prefix(Space::Usage, &[])?
+            .into_iter()
+            .take(ROWS_MAX);
+        let mut taken = Vec::new();
+        for (place, row) in rows {
+            taken.push((read_tab(&place)?, read_used(&row)?));
+            self.remove(Space::Usage, place);
+        }
+        if taken.is_empty() {
+            return Ok(None);
+        }
+        let number = next_number(self.number(REPORTS)?, at_least);
+        self.put(Space::Counters, REPORTS.to_vec(), number.to_be_bytes());
+        let report = report(number, taken);
+        let row = key(&[&number.to_be_bytes(), &report.body]);
+        self.put(Space::Reports, REPORT.to_vec(), row);
+        Ok(Some(report))
+    }
+
+    fn drop_report(&mut self, number: u64) -> Result<(), ArchiveError> {
+        if let Some(row) = self.get(Space::Reports, REPORT)? {
+            let (waiting, _) = split(&row, NUMBER_LEN, Space::Reports)?;
+            if read_number(waiting, Space::Reports)? == number {
+                self.remove(Space::Reports, REPORT.to_vec());
+            }
+        }
+        Ok(())
     }
 
     fn append(&mut self, entry: &Append) -> Result<(), ArchiveError> {
@@ -515,13 +596,15 @@ impl<'a> Staged<'a> {
 
     /// A number that no earlier arrival had, whichever batch it came in.
     fn next_arrival(&mut self) -> Result<[u8; NUMBER_LEN], ArchiveError> {
-        let last = match self.get(Space::Counters, ARRIVALS)? {
-            Some(row) => read_number(&row, Space::Counters)?,
-            None => 0,
-        };
-        let arrival = (last + 1).to_be_bytes();
+        let arrival = (self.number(ARRIVALS)? + 1).to_be_bytes();
         self.put(Space::Counters, ARRIVALS.to_vec(), arrival);
         Ok(arrival)
+    }
+
+    /// The last number used of its kind, or zero.
+    fn number(&self, of: &[u8]) -> Result<u64, ArchiveError> {
+        self.get(Space::Counters, of)?
+            .map_or(Ok(0), |row| read_number(&row, Space::Counters))
     }
 
     fn head(&self, channel: &ChannelId) -> Result<Head, ArchiveError> {
@@ -614,11 +697,13 @@ enum Space {
     LastResorts,
     GroupInfos,
     Counters,
+    Usage,
+    Reports,
 }
 
 impl Space {
     /// In the order of their discriminants, by which [`Open::space`] finds them.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Channels,
         Self::Heads,
         Self::Records,
@@ -629,6 +714,8 @@ impl Space {
         Self::LastResorts,
         Self::GroupInfos,
         Self::Counters,
+        Self::Usage,
+        Self::Reports,
     ];
 
     const fn name(self) -> &'static str {
@@ -643,6 +730,8 @@ impl Space {
             Self::LastResorts => "last-resorts",
             Self::GroupInfos => "group-infos",
             Self::Counters => "counters",
+            Self::Usage => "usage",
+            Self::Reports => "reports",
         }
     }
 }
@@ -701,6 +790,47 @@ fn young_package(row: &[u8], not_before: Time, space: Space) -> Result<Option<Bl
 
 fn record_key(channel: &ChannelId, seq: Seq) -> Vec<u8> {
     key(&[&channel.0, &seq.0.to_be_bytes()])
+}
+
+fn tab_key(tab: &Tab) -> Vec<u8> {
+    let key_id = tab.key.as_ref().map_or("", |key| key.as_str());
+    let month = tab.month.number().to_be_bytes();
+    key(&[&tab.account.0, &month, key_id.as_bytes()])
+}
+
+fn read_tab(place: &[u8]) -> Result<Tab, ArchiveError> {
+    let (account, rest) = split(place, ACCOUNT_LEN, Space::Usage)?;
+    let (month, key) = split(rest, MONTH_LEN, Space::Usage)?;
+    let read = || {
+        let key = std::str::from_utf8(key).ok()?;
+        Some(Tab {
+            account: AccountId(account.try_into().ok()?),
+            key: match key {
+                "" => None,
+                key => Some(key.parse().ok()?),
+            },
+            month: Month::from_number(u32::from_be_bytes(month.try_into().ok()?))?,
+        })
+    };
+    read().ok_or_else(|| damaged("usage"))
+}
+
+fn used_row(used: &Used) -> Vec<u8> {
+    let numbers = [used.messages, used.bytes, used.delivered, used.connected_ms];
+    numbers.map(u64::to_be_bytes).concat()
+}
+
+fn read_used(row: &[u8]) -> Result<Used, ArchiveError> {
+    let (messages, rest) = split(row, NUMBER_LEN, Space::Usage)?;
+    let (bytes, rest) = split(rest, NUMBER_LEN, Space::Usage)?;
+    let (delivered, connected_ms) = split(rest, NUMBER_LEN, Space::Usage)?;
+    let read = |number| read_number(number, Space::Usage);
+    Ok(Used {
+        messages: read(messages)?,
+        bytes: read(bytes)?,
+        delivered: read(delivered)?,
+        connected_ms: read(connected_ms)?,
+    })
 }
 
 fn key(parts: &[&[u8]]) -> Vec<u8> {
@@ -767,10 +897,17 @@ const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const WORKER_THREADS: usize = 2;
 const COPY_BYTES: usize = 64 * 1024;
 const NUMBER_LEN: usize = 8;
-const DATABASE_DIR: &str = "archive.fjall";
+const ACCOUNT_LEN: usize = 16;
+const MONTH_LEN: usize = 4;
+/// Where the database lies below the relay's data directory.
+pub const DATABASE_DIR: &str = "archive.fjall";
 const REWRITE_FILE: &str = "journal.rewrite";
 const ARRIVALS: &[u8] = b"arrivals";
 const PROBE: &[u8] = b"probe";
+const REPORTS: &[u8] = b"reports";
+const CHARGES: &[u8] = b"charges";
+/// There is one place for a report.
+const REPORT: &[u8] = b"waiting";
 
 #[cfg(test)]
 mod tests {

@@ -14,11 +14,14 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, 
 use skytale_wire::{
     Blob,
     id::{AgentId, ChannelId, Digest, Epoch, MessageId, Seq, Time},
+    month::Month,
+    token::AccountId,
 };
 
 use super::{
     Append, Archive, ArchiveError, ArchiveReader, Fate, KeyPackagesLeft, SealedGroupInfo,
     StoredChannel, StoredRecord, WelcomeRow, Write, Written, fate_of,
+    usage::{Charges, ROWS_MAX, Report, Tab, Used, next_number, read_report, report},
 };
 
 /// The writing side.
@@ -38,7 +41,7 @@ impl SqliteArchive {
     /// Opens or creates `archive.db` in a directory that exists.
     pub fn open(dir: &Path) -> Result<Self, ArchiveError> {
         let lock = lock(&dir.join("archive.lock"))?;
-        let path = dir.join("archive.db");
+        let path = dir.join(DATABASE_FILE);
         let mut writer = Connection::open(&path).map_err(failed)?;
         writer
             .pragma_update(None, "journal_mode", "WAL")
@@ -55,6 +58,18 @@ impl SqliteArchive {
             reader: SqliteReader(Arc::new(Mutex::new(reader))),
             _lock: Some(lock),
         })
+    }
+
+    /// Writes a copy as of one moment into an empty file, also while a relay has it open.
+    pub fn copy(dir: &Path, to: &Path) -> Result<(), ArchiveError> {
+        let to = to.to_str().ok_or_else(|| {
+            ArchiveError::Unavailable("the copy's path is not written in UTF-8".into())
+        })?;
+        let connection = Connection::open(dir.join(DATABASE_FILE)).map_err(failed)?;
+        connection
+            .execute("VACUUM INTO ?1", [to])
+            .map(|_| ())
+            .map_err(failed)
     }
 
     /// An archive that ends with its last handle: for the simulation.
@@ -83,10 +98,12 @@ impl Archive for SqliteArchive {
                 .pragma_update(None, "application_id", 0)
                 .map_err(failed)?;
         }
+        let mut charges = Charges::default();
         let written = batch
             .iter()
-            .map(|write| apply(&transaction, write))
+            .map(|write| apply(&transaction, write, &mut charges))
             .collect::<Result<_, _>>()?;
+        charge(&transaction, &mut charges)?;
         transaction.commit().map_err(failed)?;
         Ok(written)
     }
@@ -222,7 +239,11 @@ impl ArchiveReader for SqliteReader {
     }
 }
 
-fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, ArchiveError> {
+fn apply(
+    tx: &Transaction<'_>,
+    write: &Write,
+    charges: &mut Charges,
+) -> Result<Written, ArchiveError> {
     match write {
         Write::Channel { channel, state } => {
             run(
@@ -234,7 +255,12 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, ArchiveError> {
             )?;
             Ok(Written::Done)
         }
-        Write::Append(entry) => append(tx, entry).map(|()| Written::Done),
+        Write::Append(entry) => {
+            if let Some(charge) = &entry.charge {
+                charges.add(charge);
+            }
+            append(tx, entry).map(|()| Written::Done)
+        }
         Write::GroupInfo { channel, sealed } => {
             keep_group_info(tx, channel, sealed).map(|()| Written::Done)
         }
@@ -270,7 +296,138 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, ArchiveError> {
             )?;
             Ok(Written::Done)
         }
+        Write::Charge {
+            number,
+            charges: more,
+        } => {
+            if last_number(tx, CHARGES)? != *number {
+                set_number(tx, CHARGES, *number)?;
+                for charge in more {
+                    charges.add(charge);
+                }
+            }
+            Ok(Written::Done)
+        }
+        Write::CloseReport { at_least } => {
+            charge(tx, charges)?;
+            close_report(tx, *at_least).map(Written::Report)
+        }
+        Write::DropReport { number } => {
+            run(
+                tx,
+                "DELETE FROM usage_report WHERE number = ?1",
+                params![integer(*number)?],
+            )?;
+            Ok(Written::Done)
+        }
     }
+}
+
+/// Adds to the rows what a batch has gathered.
+fn charge(tx: &Transaction<'_>, charges: &mut Charges) -> Result<(), ArchiveError> {
+    for (tab, used) in charges.take() {
+        run(
+            tx,
+            "INSERT INTO usage (account, month, key, messages, bytes, delivered, connected_ms) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
+             ON CONFLICT (account, month, key) DO UPDATE SET \
+                 messages = messages + excluded.messages, bytes = bytes + excluded.bytes, \
+                 delivered = delivered + excluded.delivered, \
+                 connected_ms = connected_ms + excluded.connected_ms",
+            params![
+                tab.account.0,
+                tab.month.number(),
+                tab.key.as_ref().map_or("", |key| key.as_str()),
+                integer(used.messages)?,
+                integer(used.bytes)?,
+                integer(used.delivered)?,
+                integer(used.connected_ms)?
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+fn close_report(tx: &Transaction<'_>, at_least: u64) -> Result<Option<Report>, ArchiveError> {
+    let waiting = one(tx, "SELECT number, body FROM usage_report", [], |row| {
+        read_report(number(row, 0)?, bytes(row, 1)?)
+    })?;
+    if waiting.is_some() {
+        return Ok(waiting);
+    }
+    let rows = every(
+        tx,
+        "SELECT account, month, key, messages, bytes, delivered, connected_ms FROM usage \
+         ORDER BY account, month, key LIMIT ?1",
+        params![limit(ROWS_MAX)],
+        usage_row,
+    )?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    for (tab, _) in &rows {
+        run(
+            tx,
+            "DELETE FROM usage WHERE account = ?1 AND month = ?2 AND key = ?3",
+            params![
+                tab.account.0,
+                tab.month.number(),
+                tab.key.as_ref().map_or("", |key| key.as_str())
+            ],
+        )?;
+    }
+    let number = next_number(last_number(tx, REPORTS)?, at_least);
+    set_number(tx, REPORTS, number)?;
+    let report = report(number, rows);
+    run(
+        tx,
+        "INSERT INTO usage_report (number, body) VALUES (?1, ?2)",
+        params![integer(number)?, &report.body[..]],
+    )?;
+    Ok(Some(report))
+}
+
+fn usage_row(row: &Row<'_>) -> Result<(Tab, Used), ArchiveError> {
+    let damaged = || ArchiveError::Damaged("a row of usage cannot be read".into());
+    let key: String = row.get(2).map_err(failed)?;
+    let key = match key.as_str() {
+        "" => None,
+        key => Some(key.parse().map_err(|_| damaged())?),
+    };
+    let month = u32::try_from(number(row, 1)?)
+        .ok()
+        .and_then(Month::from_number);
+    let tab = Tab {
+        account: AccountId(column(row, 0)?),
+        key,
+        month: month.ok_or_else(damaged)?,
+    };
+    let used = Used {
+        messages: number(row, 3)?,
+        bytes: number(row, 4)?,
+        delivered: number(row, 5)?,
+        connected_ms: number(row, 6)?,
+    };
+    Ok((tab, used))
+}
+
+fn last_number(tx: &Transaction<'_>, what: &str) -> Result<u64, ArchiveError> {
+    let last = one(
+        tx,
+        "SELECT number FROM usage_numbers WHERE what = ?1",
+        params![what],
+        |row| number(row, 0),
+    )?;
+    Ok(last.unwrap_or_default())
+}
+
+fn set_number(tx: &Transaction<'_>, what: &str, number: u64) -> Result<(), ArchiveError> {
+    run(
+        tx,
+        "INSERT OR REPLACE INTO usage_numbers (what, number) VALUES (?1, ?2)",
+        params![what, integer(number)?],
+    )?;
+    Ok(())
 }
 
 fn append(tx: &Transaction<'_>, entry: &Append) -> Result<(), ArchiveError> {
@@ -591,8 +748,16 @@ fn migrate(connection: &mut Connection) -> Result<(), ArchiveError> {
 }
 
 /// More than this file has.
+/// Where the database lies below the relay's data directory.
+pub const DATABASE_FILE: &str = "archive.db";
 const STATEMENTS_MAX: usize = 64;
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_archive.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_archive.sql"),
+    include_str!("migrations/0002_usage.sql"),
+];
+/// What numbers are kept of.
+const REPORTS: &str = "reports";
+const CHARGES: &str = "charges";
 
 #[cfg(test)]
 mod tests {

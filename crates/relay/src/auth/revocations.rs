@@ -8,14 +8,10 @@
 use std::time::Duration;
 
 use iroh::SecretKey;
-use skytale_wire::{
-    http::{RelaySignature, Revocations},
-    id::{Digest, RelayKey, Signed, Time},
-    statement,
-};
+use skytale_wire::http::{RelaySignature, Revocations};
 use tracing::{info, warn};
 
-use super::{Gate, Remote, Source, body};
+use super::{Gate, Remote, Source, body, reports::signature};
 use crate::driver::Door;
 
 /// Follows every issuer that has a URL, until the driver has stopped.
@@ -42,7 +38,13 @@ async fn follow_one(
             Some(place) => format!("{PATH}?after={place}"),
             None => PATH.to_owned(),
         };
-        let Some(said) = ask(remote, &target, signature(secret, &target, asked)).await else {
+        let Some(said) = ask(
+            remote,
+            &target,
+            signature(secret, &format!("GET {target}"), asked, b""),
+        )
+        .await
+        else {
             if !std::mem::replace(&mut is_lost, true) {
                 warn!(
                     "a token issuer does not say what it has revoked: after a minute without it its tokens let nobody in. Is it up, of this version, and was it started with this relay's key?"
@@ -75,17 +77,6 @@ async fn ask(remote: &Remote, target: &str, signature: RelaySignature) -> Option
         .await
         .ok()?;
     serde_json::from_slice(&body(answer, BYTES_MAX).await?).ok()
-}
-
-fn signature(secret: &SecretKey, target: &str, time: Time) -> RelaySignature {
-    let relay = RelayKey(*secret.public().as_bytes());
-    let body = Digest::of(&[b""]);
-    let said = statement::relay_request(&relay, &format!("GET {target}"), time, &body);
-    RelaySignature {
-        relay,
-        time,
-        signature: Signed(secret.sign(&said).to_bytes()),
-    }
 }
 
 const PATH: &str = "/v1/revocations";

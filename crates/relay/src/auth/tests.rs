@@ -33,6 +33,21 @@ fn gate() -> Gate {
     Gate::new(RELAY, &issuers, Clock::system()).unwrap()
 }
 
+#[test]
+fn a_file_of_authorities_that_holds_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("authority.pem");
+    let issuers = [Issuer::Url("https://api.example.org".into())];
+    let gate = || Gate::trusting(RELAY, &issuers, Some(&file), Clock::system()).map(|_| ());
+
+    assert_eq!(gate(), Err(GateError::Authorities));
+    fs::write(&file, "nothing in PEM").unwrap();
+    assert_eq!(gate(), Err(GateError::Authorities));
+    let own = rcgen::generate_simple_self_signed(["api.example.org".to_owned()]).unwrap();
+    fs::write(&file, own.cert.pem()).unwrap();
+    assert_eq!(gate(), Ok(()));
+}
+
 fn claims(now: Time) -> Claims {
     let now = Time(now.0 / 1000 * 1000);
     Claims {

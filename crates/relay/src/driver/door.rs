@@ -116,6 +116,11 @@ impl Door {
         self.send(Arrival::Input(Input::Revoked(revocation))).await
     }
 
+    /// The API server has taken a report of usage.
+    pub(crate) async fn reported(&self, number: u64) -> Result<(), Stopped> {
+        self.send(Arrival::Input(Input::Reported { number })).await
+    }
+
     /// What the driver says about itself: that it answers at all is half of what readiness asks.
     pub async fn look(&self) -> Result<Snapshot, Stopped> {
         let (answer, looked) = oneshot::channel();

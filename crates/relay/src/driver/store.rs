@@ -130,7 +130,10 @@ pub(super) fn weight(write: &Write) -> usize {
         Write::Channel { state, .. } => state.len(),
         Write::GroupInfo { sealed, .. } => sealed.sealed.len(),
         Write::PutKeyPackages { packages, .. } => packages.iter().map(|it| it.len()).sum(),
+        Write::Charge { charges, .. } => size_of_val(charges.as_slice()),
         Write::TakeKeyPackage { .. }
+        | Write::CloseReport { .. }
+        | Write::DropReport { .. }
         | Write::DropWelcome { .. }
         | Write::Prune { .. }
         | Write::Forget { .. } => 0,

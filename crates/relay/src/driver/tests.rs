@@ -199,6 +199,7 @@ fn start<A: Archive + 'static>(archive: A) -> Driver {
         guests: true,
         retention_ms: 1_000_000_000,
         slim: SlimRules::default(),
+        meters: false,
     };
     Driver::start(config, archive, Clock::system()).unwrap()
 }

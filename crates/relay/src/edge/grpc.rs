@@ -36,16 +36,15 @@ mod services;
 mod slim;
 mod socket;
 mod tally;
-mod tls;
 
+pub use skytale_certificate::BadPair;
+use skytale_certificate::Certificates;
 pub use tally::{GrpcTallied, GrpcTally};
-pub use tls::BadPair;
 
 use connection::Times;
 use framing::Budget;
 use native::Lines;
 use socket::Claimed;
-use tls::Certificates;
 
 /// The listening server and the connections that came by it.
 pub struct GrpcEdge {
@@ -316,11 +315,16 @@ async fn accept(edge: Arc<Edge>, routes: Router, listener: Result<TcpListener, C
 }
 
 async fn read_pair(cert: PathBuf, key: PathBuf) -> Result<Certificates, BadPair> {
-    tokio::task::spawn_blocking(move || Certificates::read(cert, key))
+    tokio::task::spawn_blocking(move || Certificates::read(&DOOR, cert, key))
         .await
         .unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
 }
 
+const DOOR: skytale_certificate::Door = skytale_certificate::Door {
+    cert: "grpc_tls_cert",
+    key: "grpc_tls_key",
+    protocol: b"h2",
+};
 /// How often it is looked whether the door may open.
 const READY_PAUSE: Duration = Duration::from_millis(200);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

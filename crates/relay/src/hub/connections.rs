@@ -125,6 +125,7 @@ impl Hub {
             }
         };
         self.watch_permit(conn, permit.expires);
+        self.meter.pays(conn, permit.payer.as_ref());
         let connection = Connection {
             agent,
             transport,
@@ -224,6 +225,7 @@ impl Hub {
                     return;
                 };
                 connection.permit.extend(permit);
+                self.meter.pays(conn, connection.permit.payer.as_ref());
                 let expires = connection.permit.expires;
                 self.watch_permit(conn, expires);
                 send(conn, ToAgent::Renewed(Renewed { id, expires }), out);

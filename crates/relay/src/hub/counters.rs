@@ -83,7 +83,7 @@ impl Counters {
                 }
                 Output::Read { .. } => self.reads += 1,
                 // Counted where it is decided, because what goes out does not say why.
-                Output::SlimDeliver { .. } | Output::SlimAck { .. } => {}
+                Output::SlimDeliver { .. } | Output::SlimAck { .. } | Output::Report(_) => {}
                 Output::Close { refusal, .. } => *self.closed.entry(*refusal).or_default() += 1,
             }
         }

@@ -79,7 +79,7 @@ impl Hub {
     ) {
         let count = match written {
             Written::KeyPackages(count) => *count,
-            Written::Done | Written::KeyPackage(_) => 0,
+            Written::Done | Written::KeyPackage(_) | Written::Report(_) => 0,
         };
         if let Some(&Reply { conn, id, .. }) = reply
             && self.conns.contains_key(&conn)
@@ -109,9 +109,10 @@ impl Hub {
             Written::KeyPackage(Some(package)) => {
                 ToAgent::KeyPackage(KeyPackage { id, agent, package })
             }
-            Written::KeyPackage(None) | Written::Done | Written::KeyPackages(_) => {
-                nack(id, None, Refusal::KeyPackagesExhausted)
-            }
+            Written::KeyPackage(None)
+            | Written::Done
+            | Written::KeyPackages(_)
+            | Written::Report(_) => nack(id, None, Refusal::KeyPackagesExhausted),
         };
         send(conn, frame, out);
     }

@@ -11,6 +11,7 @@ use skytale_wire::{
 
 use super::{
     Conn, Output, Ticket,
+    meter::MeterWrite,
     slim::{After, SlimAppended},
 };
 use crate::archive::Write;
@@ -93,6 +94,8 @@ pub(super) enum Effect {
     SlimAppended(Box<SlimAppended>),
     /// Messages of a SLIM name are gone.
     SlimPruned { log: ChannelId, up_to: Seq },
+    /// What was used is written, or a report of it.
+    Metered(MeterWrite),
     /// Nobody waits for it.
     Nothing,
 }
@@ -118,6 +121,7 @@ impl Effect {
             | Self::KeyPackageTaken { .. }
             | Self::Pruned { .. }
             | Self::SlimPruned { .. }
+            | Self::Metered(_)
             | Self::Nothing => None,
         }
     }

@@ -201,6 +201,7 @@ impl Hub {
                 self.slim_stored(ticket, *appended, out);
             }
             Effect::SlimPruned { log, up_to } => self.slim_pruned(log, up_to),
+            Effect::Metered(which) => self.meter_stored(which, written, out),
             // A native request about SLIM may wait for whose an organisation is.
             Effect::Nothing => self.reply(replies, out),
         }
@@ -214,6 +215,9 @@ impl Hub {
             self.ledger.writable = false;
             if let Effect::SlimAppended(_) = &pending.effect {
                 self.slim_unstored();
+            }
+            if let Effect::Metered(_) = &pending.effect {
+                self.meter.write_failed();
             }
             for reply in pending.replies {
                 if self.conns.contains_key(&reply.conn) {
@@ -601,6 +605,9 @@ impl Hub {
             .expect("the checks before have looked it up");
         let seq = channel.head.next();
         let epoch = channel.kept.epoch;
+        let said = u64::from(entry.kind == Kind::Application);
+        let owner = Some(channel.kept.owner.as_str());
+        let charge = self.meter.cost(who.conn, owner, said, entry.body.len());
         let envelope = Envelope {
             kind: entry.kind,
             epoch,
@@ -659,6 +666,7 @@ impl Hub {
                 sealed: encode(sealed).into(),
             }),
             ends_epoch,
+            charge,
         });
         let effect = Effect::Appended {
             deliver: Deliver {

@@ -162,6 +162,8 @@ pub(super) struct Parcel {
     onward: Arc<Onward>,
     original: Bytes,
     place: Place,
+    /// Whether it is of a kind that is stored: only of those copies are counted.
+    counts: bool,
 }
 
 /// Where a message stands in the log of its destination.
@@ -232,6 +234,7 @@ impl Hub {
                 });
             }
             self.timers.insert((due, Timer::Permit(conn)));
+            self.meter.pays(conn, Some(payer));
         }
         self.slim.links.insert(conn, presented);
     }
@@ -267,6 +270,7 @@ impl Hub {
 
     /// Forgets what a connection that is gone had of SLIM, native or not.
     pub(super) fn slim_forget(&mut self, conn: Conn) {
+        self.meter.close_line(conn);
         self.slim.links.remove(&conn);
         self.slim.last_writes.remove(&conn);
         self.slim.asking.remove(&conn);

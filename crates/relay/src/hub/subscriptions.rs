@@ -203,9 +203,11 @@ impl Hub {
             {
                 let nothing = records.is_empty();
                 subscriber.tell_pruned(id, pruned, out);
-                subscriber.catch_up(id, records, out);
+                let copies = subscriber.catch_up(id, records, out);
                 subscriber.state = State::Behind;
-                if nothing && subscriber.sent < durable {
+                let is_late = nothing && subscriber.sent < durable;
+                self.meter.handed(conn, copies, Some(&channel.kept.owner));
+                if is_late {
                     let again = (now.plus(READ_AGAIN_MS), Timer::ReadAgain(conn, id));
                     self.timers.insert(again);
                 } else {
@@ -240,6 +242,9 @@ impl Hub {
             }
         }
         let id = frame.channel;
+        for conn in &conns {
+            self.meter.handed(*conn, 1, Some(&channel.kept.owner));
+        }
         if !conns.is_empty() {
             out.push(Output::Deliver { conns, frame });
         }
@@ -436,13 +441,21 @@ impl Subscriber {
         }
     }
 
-    /// Sends what the archive gave, as far as it follows and is for this agent.
-    fn catch_up(&mut self, channel: ChannelId, records: Vec<StoredRecord>, out: &mut Vec<Output>) {
+    /// Sends what the archive gave, as far as it follows and is for this agent; says how much that
+    /// was.
+    fn catch_up(
+        &mut self,
+        channel: ChannelId,
+        records: Vec<StoredRecord>,
+        out: &mut Vec<Output>,
+    ) -> u64 {
+        let mut copies = 0;
         for StoredRecord { seq, record } in records {
             if self.has_ended() || seq != self.sent.next() {
-                return;
+                break;
             }
             self.sent = seq;
+            copies += 1;
             out.push(Output::Send {
                 conn: self.conn,
                 lane: Lane::CatchUp,
@@ -453,6 +466,7 @@ impl Subscriber {
                 }),
             });
         }
+        copies
     }
 }
 

@@ -14,3 +14,4 @@ mod revoked;
 mod roster;
 mod sequencing;
 mod slim;
+mod usage;

@@ -68,7 +68,7 @@ async fn a_key_buys_a_token_for_slim_that_names_no_key() {
     );
     assert_eq!(answer.expires_in_s, 3600);
     let usage: Usage = house.get("/v1/usage", alice.key()).await.read();
-    assert_eq!(usage.months[0].token_exchanges, 1);
+    assert_eq!(usage.months[0].used.token_exchanges, 1);
 }
 
 #[tokio::test]

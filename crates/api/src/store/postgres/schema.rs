@@ -142,6 +142,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0001_accounts.sql"),
     include_str!("../../migrations/postgres/0002_revocations.sql"),
     include_str!("../../migrations/postgres/0003_standing.sql"),
+    include_str!("../../migrations/postgres/0004_once.sql"),
+    include_str!("../../migrations/postgres/0005_usage.sql"),
 ];
 #[expect(clippy::cast_possible_truncation, reason = "they are few")]
 const LATEST: u32 = MIGRATIONS.len() as u32;
@@ -176,6 +178,8 @@ mod tests {
                 "c4061a8fe647bdbab2e187e1b472d36d4251ae4f4bfdf8a735cd462294ae3e41",
                 "c9f6f353f63e3fba94d28bd2456aa1a68b98eeea57fca590d18ee76928492128",
                 "ffdc2f3c4e842a582efd341a020b2de2f6485a16a968e70430cbf8e0c2e04e8b",
+                "887b10b54916b02779e98c3dd30547e29772c8ff9a9513e2c3c463a308f80f8c",
+                "c2c02621c3f90c522d7ef143af396c152bbaf084b6dc4b01ea565897aae0db98",
             ]
         );
     }

@@ -144,6 +144,7 @@ fn weight_of(said: &Output) -> usize {
         | Output::Deliver { .. }
         | Output::Store { .. }
         | Output::Read { .. }
+        | Output::Report(_)
         | Output::Close { .. } => 0,
     }
 }

@@ -132,6 +132,15 @@ impl Hub {
         if entry.moves_group {
             log.kept.groups = self.slim.orders.kept(parcel.destination);
         }
+        let said = match entry.kind {
+            Kind::SlimMessageOne | Kind::SlimMessageTwo => 1,
+            Kind::SlimCommitOne
+            | Kind::SlimCommitTwo
+            | Kind::Application
+            | Kind::Commit
+            | Kind::Join
+            | Kind::Leave => 0,
+        };
         let write = Write::Append(Append {
             channel: entry.log,
             seq,
@@ -143,6 +152,7 @@ impl Hub {
             welcomes: Vec::new(),
             sealed: None,
             ends_epoch: false,
+            charge: self.meter.cost(conn, None, said, parcel.original.len()),
         });
         parcel.place = Place::At(seq);
         let effect = Effect::SlimAppended(Box::new(SlimAppended {

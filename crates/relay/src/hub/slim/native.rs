@@ -235,6 +235,9 @@ impl Hub {
             return self.slim_dropped(SlimDrop::TooLarge, 1);
         }
         self.counters.slim.delivered += 1;
+        if parcel.counts {
+            self.meter.handed(conn, 1, None);
+        }
         let frame = ToAgent::SlimDeliver(SlimDeliver {
             name: wire_name(parcel.destination),
             seq,
@@ -281,6 +284,7 @@ impl Hub {
                             message,
                         });
                         self.counters.slim.caught_up += 1;
+                        self.meter.handed(conn, 1, None);
                         send(conn, frame, out);
                     }
                     Some(_) | None => too_large += 1,

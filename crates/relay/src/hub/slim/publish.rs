@@ -138,6 +138,7 @@ impl Hub {
             onward: Arc::new(onward),
             original: message.original().clone(),
             place: Place::Nowhere,
+            counts: is_kept(message, session),
         };
         if session.message == MessageType::Msg {
             return self.slim_message_said(message, session, parcel, earlier, asked, now, out);
@@ -175,6 +176,8 @@ impl Hub {
         self.slim_check_writable()?;
         let Some(log) = self.slim_log(parcel.destination, out) else {
             self.slim_unarchived();
+            let bytes = parcel.original.len();
+            self.meter.taken_unstored(parcel.from, bytes);
             self.slim_pass_on(parcel, None, asked, None, out);
             return Ok(());
         };
@@ -408,6 +411,7 @@ impl Hub {
                 onward: Arc::new(onward),
                 original: pong.original().clone(),
                 place: Place::Nowhere,
+                counts: false,
             };
             self.slim_push(conn, &parcel, None, out);
         }

@@ -61,6 +61,11 @@ impl Hub {
         }
         if !links.is_empty() {
             self.counters.slim.delivered += links.len() as u64;
+            if parcel.counts {
+                for conn in &links {
+                    self.meter.handed(*conn, 1, None);
+                }
+            }
             out.push(Output::SlimDeliver {
                 conns: links,
                 onward: std::sync::Arc::clone(&parcel.onward),

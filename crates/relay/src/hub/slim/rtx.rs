@@ -90,6 +90,7 @@ impl Hub {
         self.counters.slim.rtx_answered += 1;
         if self.slim.links.contains_key(&conn) {
             self.counters.slim.delivered += 1;
+            self.meter.handed(conn, 1, None);
             out.push(Output::SlimDeliver {
                 conns: vec![conn],
                 onward: parcel.onward,
@@ -113,6 +114,7 @@ fn again(conn: Conn, stored: &StoredRecord) -> Option<Parcel> {
         onward: Arc::new(message.onward(conn.0).ok()?),
         original: message.original().clone(),
         place: Place::Before,
+        counts: true,
     })
 }
 

@@ -28,6 +28,7 @@ use skytale_wire::{
 use crate::{
     archive::{
         Append, KeyPackagesLeft, SealedGroupInfo, StoredChannel, StoredRecord, Write, Written,
+        usage::{Charge, ROWS_MAX, Report, Tab, Used, next_number, report},
     },
     hub::{
         Answer, Conn, Hub, HubConfig, Input, Output, Payer, Presented, Query, Right, SlimRules,
@@ -71,6 +72,11 @@ pub(super) struct Store {
     pub(super) group_infos: BTreeMap<ChannelId, SealedGroupInfo>,
     packages: BTreeMap<AgentId, VecDeque<Blob>>,
     last_resort: BTreeMap<AgentId, Blob>,
+    /// What was used and is in no report.
+    pub(super) used: BTreeMap<Tab, Used>,
+    last_charge: u64,
+    pub(super) report: Option<Report>,
+    last_report: u64,
 }
 
 impl Store {
@@ -123,6 +129,29 @@ impl Store {
                 self.channels.get_mut(&channel).unwrap().pruned = up_to;
                 Written::Done
             }
+            Write::Charge { number, charges } => {
+                if std::mem::replace(&mut self.last_charge, number) != number {
+                    for charge in &charges {
+                        self.charge(charge);
+                    }
+                }
+                Written::Done
+            }
+            Write::CloseReport { at_least } => {
+                if self.report.is_none() && !self.used.is_empty() {
+                    let mut used = std::mem::take(&mut self.used);
+                    let rows = used.len().min(ROWS_MAX);
+                    let rows = (0..rows).filter_map(|_| used.pop_first()).collect();
+                    self.used = used;
+                    self.last_report = next_number(self.last_report, at_least);
+                    self.report = Some(report(self.last_report, rows));
+                }
+                Written::Report(self.report.clone())
+            }
+            Write::DropReport { number } => {
+                self.report.take_if(|report| report.number == number);
+                Written::Done
+            }
             Write::Forget { channel } => {
                 let row = self.channels.remove(&channel).unwrap();
                 assert_eq!(row.head, row.pruned, "something was left");
@@ -133,7 +162,15 @@ impl Store {
         }
     }
 
+    fn charge(&mut self, charge: &Charge) {
+        let used = self.used.entry(charge.tab.clone()).or_default();
+        used.add(&charge.used);
+    }
+
     fn append(&mut self, append: Append) {
+        if let Some(charge) = &append.charge {
+            self.charge(charge);
+        }
         let row = self.channels.get_mut(&append.channel).unwrap();
         assert_eq!(append.seq, row.head.next(), "places are contiguous");
         let envelope: Envelope = decode(&append.record, usize::MAX).unwrap();
@@ -282,6 +319,8 @@ pub(super) struct House {
     pub(super) asked: BTreeMap<MessageId, Seq>,
     /// In which epoch a message or commit was made.
     pub(super) made: BTreeMap<MessageId, Epoch>,
+    /// What the API server is to be told.
+    pub(super) reports: VecDeque<Report>,
     last_conn: u64,
     last_id: u64,
 }
@@ -309,6 +348,21 @@ impl House {
         })
     }
 
+    pub(super) fn metering() -> Self {
+        Self::configured(HubConfig {
+            meters: true,
+            ..config(limits())
+        })
+    }
+
+    pub(super) fn metering_slim(slim: SlimRules) -> Self {
+        Self::configured(HubConfig {
+            meters: true,
+            slim,
+            ..config(limits())
+        })
+    }
+
     fn configured(config: HubConfig) -> Self {
         Self {
             hub: Hub::new(config, Vec::new()).unwrap(),
@@ -322,6 +376,7 @@ impl House {
             slim: BTreeMap::new(),
             asked: BTreeMap::new(),
             made: BTreeMap::new(),
+            reports: VecDeque::new(),
             last_conn: 0,
             last_id: 0,
         }
@@ -368,6 +423,7 @@ impl House {
                     }
                 }
                 Output::Store { ticket, write } => self.writes.push_back((ticket, write)),
+                Output::Report(report) => self.reports.push_back(report),
                 Output::Read { conn, query } => self.reads.push_back((conn, query)),
                 Output::SlimDeliver { conns, onward } => {
                     for conn in conns {
@@ -727,6 +783,7 @@ fn config(limits: Limits) -> HubConfig {
         guests: true,
         retention_ms: 7 * 24 * HOUR,
         slim: SlimRules::default(),
+        meters: false,
     }
 }
 

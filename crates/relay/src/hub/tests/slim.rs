@@ -24,6 +24,7 @@ mod records;
 mod repeats;
 mod rights;
 mod routes;
+mod usage;
 
 /// A client of SLIM: one stream, one name.
 struct Client {

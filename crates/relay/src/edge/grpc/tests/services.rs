@@ -90,6 +90,7 @@ async fn an_archive_that_takes_nothing_is_not_served() {
         guests: true,
         retention_ms: 3_600_000,
         slim: SlimRules::default(),
+        meters: false,
     };
     let driver = Driver::start(hub, archive, Clock::system()).unwrap();
     let state = Arc::<GrpcState>::default();

@@ -137,5 +137,8 @@ async fn a_pair_that_is_of_no_use_does_not_start() {
     std::fs::write(dir.join("key.pem"), "no key").unwrap();
     assert_eq!(start().await, BadPair::Empty("grpc_tls_key", "private key"));
     std::fs::write(dir.join("key.pem"), pair().signing_key.serialize_pem()).unwrap();
-    assert_eq!(start().await, BadPair::Mismatched);
+    assert_eq!(
+        start().await,
+        BadPair::Mismatched("grpc_tls_cert", "grpc_tls_key")
+    );
 }

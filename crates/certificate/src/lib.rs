@@ -1,7 +1,10 @@
-//! TLS for the door: one certificate with its key, read again when the files change.
+//! TLS for the door of a server: one certificate with its key, read again when the files change.
 //!
 //! A new pair that does not work changes nothing: a certificate is renewed in two steps, and who
 //! looks in between sees two files that do not belong together.
+//!
+//! A crate of its own because the relay and the API server both have such a door, and neither may
+//! lean on the other.
 
 use std::{
     fmt,
@@ -23,11 +26,23 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 /// A certificate and its key, as they were last found to work.
-pub(super) struct Certificates {
+pub struct Certificates {
+    door: &'static Door,
     cert: PathBuf,
     key: PathBuf,
     current: RwLock<Arc<ServerConfig>>,
     seen: Mutex<Option<Stamp>>,
+}
+
+/// Which door it is for.
+#[derive(Debug)]
+pub struct Door {
+    /// The setting that names the file of the chain; errors name it too.
+    pub cert: &'static str,
+    /// The setting that names the file of the private key.
+    pub key: &'static str,
+    /// The only protocol that is spoken inside, by its name in TLS.
+    pub protocol: &'static [u8],
 }
 
 /// Why a certificate and a key cannot be used. It names the setting and no path.
@@ -41,19 +56,21 @@ pub enum BadPair {
     #[error("{0} holds no {1} in PEM")]
     Empty(&'static str, &'static str),
     /// The two do not fit each other, or are of a kind that is not supported.
-    #[error("grpc_tls_cert and grpc_tls_key do not belong together, or are of an unknown kind")]
-    Mismatched,
+    #[error("{0} and {1} do not belong together, or are of an unknown kind")]
+    Mismatched(&'static str, &'static str),
 }
 
 /// What tells that a file is another than before.
 type Stamp = [(i64, i64, u64, u64); 2];
 
 impl Certificates {
-    pub(super) fn read(cert: PathBuf, key: PathBuf) -> Result<Self, BadPair> {
+    /// Reads both files, which takes a moment of the disk's.
+    pub fn read(door: &'static Door, cert: PathBuf, key: PathBuf) -> Result<Self, BadPair> {
         // Looked at first: what changes while it is read is read once more.
         let seen = stamp(&cert, &key);
-        let config = server_config(&cert, &key)?;
+        let config = server_config(door, &cert, &key)?;
         Ok(Self {
+            door,
             cert,
             key,
             current: RwLock::new(Arc::new(config)),
@@ -61,13 +78,14 @@ impl Certificates {
         })
     }
 
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
+    /// Shakes hands with the pair as it is now.
+    pub fn acceptor(&self) -> TlsAcceptor {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&current).into()
     }
 
     /// Looks for a change again and again.
-    pub(super) async fn watch(self: Arc<Self>, every: Duration) {
+    pub async fn watch(self: Arc<Self>, every: Duration) {
         loop {
             tokio::time::sleep(every).await;
             let this = Arc::clone(&self);
@@ -77,7 +95,7 @@ impl Certificates {
     }
 
     /// Takes a changed pair if it works.
-    pub(super) fn look_again(&self) {
+    pub fn look_again(&self) {
         let now = stamp(&self.cert, &self.key);
         let before = std::mem::replace(
             &mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner),
@@ -86,13 +104,14 @@ impl Certificates {
         if now == before {
             return;
         }
-        match server_config(&self.cert, &self.key) {
+        let door = self.door.cert;
+        match server_config(self.door, &self.cert, &self.key) {
             Ok(config) => {
                 let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
                 *current = Arc::new(config);
-                info!("the gRPC certificate was read again");
+                info!(door, "a changed certificate is used from now on");
             }
-            Err(bad) => warn!(%bad, "a changed gRPC certificate is of no use: the old one stays"),
+            Err(bad) => warn!(door, %bad, "a changed certificate is of no use: the old one stays"),
         }
     }
 }
@@ -103,24 +122,24 @@ impl fmt::Debug for Certificates {
     }
 }
 
-/// TLS 1.3 alone: each client that speaks HTTP/2 for gRPC and is kept up has had it for years.
-fn server_config(cert: &Path, key: &Path) -> Result<ServerConfig, BadPair> {
-    let chain = read(CERT, cert)?;
+/// TLS 1.3 alone: each client that is kept up has had it for years.
+fn server_config(door: &Door, cert: &Path, key: &Path) -> Result<ServerConfig, BadPair> {
+    let chain = read(door.cert, cert)?;
     let chain = CertificateDer::pem_slice_iter(&chain)
         .collect::<Result<Vec<_>, _>>()
         .ok()
         .filter(|chain| !chain.is_empty())
-        .ok_or(BadPair::Empty(CERT, "certificate"))?;
-    let key = zeroize::Zeroizing::new(read(KEY, key)?);
+        .ok_or(BadPair::Empty(door.cert, "certificate"))?;
+    let key = zeroize::Zeroizing::new(read(door.key, key)?);
     let key =
-        PrivateKeyDer::from_pem_slice(&key).map_err(|_| BadPair::Empty(KEY, "private key"))?;
+        PrivateKeyDer::from_pem_slice(&key).map_err(|_| BadPair::Empty(door.key, "private key"))?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has suites of TLS 1.3")
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(|_| BadPair::Mismatched)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+        .map_err(|_| BadPair::Mismatched(door.cert, door.key))?;
+    config.alpn_protocols = vec![door.protocol.to_vec()];
     Ok(config)
 }
 
@@ -137,6 +156,3 @@ fn stamp(cert: &Path, key: &Path) -> Option<Stamp> {
     };
     Some([of(cert)?, of(key)?])
 }
-
-const CERT: &str = "grpc_tls_cert";
-const KEY: &str = "grpc_tls_key";

@@ -1,0 +1,242 @@
+//! A2: what a flood of wrong keys costs the process in memory, and those with a good key in time.
+//!
+//! Alone in its process, because it looks at the memory of all of it. The flood's own 200
+//! connections are in it too, so what is measured is more than what the server takes.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use skytale_api::{Config, Server, clock::Clock};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+const CONNECTIONS: u64 = 200;
+const LASTS: Duration = Duration::from_secs(6);
+/// Argon2's block for each core, and what connections, requests and their answers may take.
+const MIB: u64 = 1 << 20;
+const BLOCK: u64 = 19 * MIB;
+const BESIDE: u64 = 64 * MIB;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_wrong_keys_costs_little_memory_and_good_keys_go_on() {
+    for (what, unproven_per_minute_max, held_up_by) in
+        [("hashes", u32::MAX, 503), ("addresses", 120, 429)]
+    {
+        // Given a server and somebody with a key that it has seen,
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            unproven_per_minute_max,
+            ..config(dir.path())
+        };
+        let server = Server::bind_with(config, Clock::system()).await.unwrap();
+        let addr = server.addr();
+        let good = server.bootstrap_local().await.unwrap().unwrap();
+        let good = good.api_key.expose().to_owned();
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(server.serve(stop.clone()));
+        let mut warm = Line::open(addr).await.unwrap();
+        assert_eq!(warm.exchange(&good).await.unwrap().status, 200);
+        let before = memory("VmRSS:");
+
+        // when 200 connections try keys that look like keys,
+        let flood = Flood::begin(addr);
+        let (mut good_ones, mut most) = (Vec::new(), before);
+        let until = Instant::now() + LASTS;
+        while Instant::now() < until {
+            let answer = warm.exchange(&good).await.unwrap();
+            assert_eq!(answer.status, 200);
+            good_ones.push(answer.took);
+            most = most.max(memory("VmRSS:"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let flood = flood.end().await;
+
+        // then the good key is served, and the process has not grown by more than it may.
+        let grown = most - before;
+        let cores = std::thread::available_parallelism().map_or(2, usize::from) as u64;
+        println!(
+            "held up by {what}: {} wrong keys hashed, {} turned away, half within {:?}, \
+             99 of 100 within {:?}; {} good ones, 99 of 100 within {:?}; {} KiB more memory",
+            flood.hashed,
+            flood.refused.len(),
+            nth(&flood.refused, 50),
+            nth(&flood.refused, 99),
+            good_ones.len(),
+            nth(&good_ones, 99),
+            grown / 1024,
+        );
+        assert!(nth(&good_ones, 99) < Duration::from_secs(1));
+        assert!(grown <= cores * BLOCK + BESIDE, "{} MiB", grown / MIB);
+        assert!(flood.refused.len() as u64 > flood.hashed, "a flood");
+        let most_often = flood.statuses.iter().max_by_key(|(_, count)| **count);
+        assert_eq!(most_often.map(|(status, _)| *status), Some(held_up_by));
+        assert!(nth(&flood.refused, 50) < Duration::from_millis(50));
+        stop.cancel();
+        served.await.unwrap();
+    }
+}
+
+/// What the flood met.
+#[derive(Default)]
+struct Met {
+    hashed: u64,
+    statuses: BTreeMap<u16, u64>,
+    /// How long each refusal took.
+    refused: Vec<Duration>,
+}
+
+struct Flood {
+    stop: CancellationToken,
+    lines: JoinSet<Met>,
+}
+
+impl Flood {
+    fn begin(addr: SocketAddr) -> Self {
+        let stop = CancellationToken::new();
+        let number = Arc::new(AtomicU64::new(0));
+        let mut lines = JoinSet::new();
+        for _ in 0..CONNECTIONS {
+            lines.spawn(flood(addr, stop.clone(), Arc::clone(&number)));
+        }
+        Self { stop, lines }
+    }
+
+    async fn end(self) -> Met {
+        self.stop.cancel();
+        let all = self.lines.join_all().await;
+        let mut whole = Met::default();
+        for met in all {
+            whole.hashed += met.hashed;
+            whole.refused.extend(met.refused);
+            for (status, count) in met.statuses {
+                *whole.statuses.entry(status).or_default() += count;
+            }
+        }
+        whole
+    }
+}
+
+async fn flood(addr: SocketAddr, stop: CancellationToken, number: Arc<AtomicU64>) -> Met {
+    let mut met = Met::default();
+    let mut line = Line::open(addr).await.unwrap();
+    while !stop.is_cancelled() {
+        let key = wrong_key(number.fetch_add(1, Ordering::Relaxed));
+        let answer = line.exchange(&key).await.unwrap();
+        *met.statuses.entry(answer.status).or_default() += 1;
+        match answer.status {
+            401 => met.hashed += 1,
+            429 | 503 => {
+                assert!(answer.head.contains("\nretry-after: "), "{}", answer.head);
+                met.refused.push(answer.took);
+            }
+            other => panic!("{other}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    met
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    took: Duration,
+}
+
+/// A connection that is used again and again.
+struct Line(BufReader<TcpStream>);
+
+impl Line {
+    async fn open(addr: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufReader::new(stream)))
+    }
+
+    /// Tries to buy a token.
+    async fn exchange(&mut self, key: &str) -> io::Result<Answer> {
+        let began = Instant::now();
+        let request = format!(
+            "POST /v1/tokens HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\
+             content-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}"
+        );
+        self.0.write_all(request.as_bytes()).await?;
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.0.read_line(&mut head).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let head = head.to_ascii_lowercase();
+        let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+        let length = field("content-length: ").map_or(0, |it| it.trim().parse().unwrap());
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).await?;
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let took = began.elapsed();
+        Ok(Answer { status, head, took })
+    }
+}
+
+fn config(dir: &Path) -> Config {
+    let mut config = Config::new(dir);
+    config.addr = "127.0.0.1:0".parse().unwrap();
+    config
+}
+
+/// Of a hundred, in order.
+fn nth(times: &[Duration], percent: usize) -> Duration {
+    let mut times = times.to_vec();
+    times.sort();
+    times[(times.len() - 1) * percent / 100]
+}
+
+/// Bytes, as the kernel counts them.
+fn memory(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.unwrap().trim().strip_suffix(" kB").unwrap();
+    kib.parse::<u64>().unwrap() * 1024
+}
+
+/// Made as keys are, checksum and all; only that nobody has it.
+fn wrong_key(number: u64) -> String {
+    let said = format!("sk_live_{}_{}", base62(number, 8), base62(number, 43));
+    let checksum = base62(u64::from(crc32(said.as_bytes())), 6);
+    format!("{said}{checksum}")
+}
+
+fn base62(mut number: u64, digits: usize) -> String {
+    const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut text = vec![b'0'; digits];
+    for place in text.iter_mut().rev() {
+        *place = ALPHABET[usize::try_from(number % 62).unwrap()];
+        number /= 62;
+    }
+    String::from_utf8(text).unwrap()
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut rest = u32::MAX;
+    for byte in bytes {
+        rest ^= u32::from(*byte);
+        for _ in 0..8 {
+            rest = (rest >> 1) ^ (0xedb8_8320 & (rest & 1).wrapping_neg());
+        }
+    }
+    !rest
+}
