@@ -384,6 +384,7 @@ impl Mind {
     async fn serve(&mut self, body: &mut Body) -> Result<Option<oneshot::Sender<()>>, Error> {
         let mut closing: Option<(Option<oneshot::Sender<()>>, Time)> = None;
         self.follow_wishes();
+        self.do_what_was_handed_over(body).await?;
         loop {
             let mut work = self.wait_for_work(body, &mut closing).await;
             let now = clock::now();
@@ -406,6 +407,22 @@ impl Mind {
             {
                 return Ok(done.take());
             }
+        }
+    }
+
+    /// We may have been a hand: what this process handed over before it became the mind goes before
+    /// what is asked of it from now on.
+    async fn do_what_was_handed_over(&mut self, body: &mut Body) -> Result<(), Error> {
+        loop {
+            let now = clock::now();
+            let commands = self.commands_of_hands(now)?;
+            if commands.is_empty() {
+                return Ok(());
+            }
+            self.run(commands, now, body).await?;
+            self.follow_wishes();
+            // More may wait than one look finds.
+            self.poll_hands_at = now;
         }
     }
 
@@ -771,9 +788,13 @@ impl Mind {
         let answer = Answer::Failed(Failure::Damaged(
             "the vault could not store what this command needs; it was undone".into(),
         ));
-        if submitted && !body.waiting.contains_key(&id) {
+        if submitted {
             let tx = begin(&mut self.conn)?;
+            // It leaves the table in any case: what was told as failed must not be done later.
             hands::answer(&tx, id, &answer, now)?;
+            if body.waiting.contains_key(&id) {
+                hands::take_answer(&tx, id)?;
+            }
             tx.commit()?;
         }
         body.reply(id, answer);
@@ -987,3 +1008,6 @@ const FLUSH_MS_MAX: u64 = 2_000;
 const FLUSH_SLOTS_MS_MAX: u64 = 20_000;
 const REOPEN_TRIES: u32 = 50;
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests;
