@@ -1,8 +1,9 @@
-use skytale_agent::view;
+use skytale_agent::{Agent, hands, view};
 use skytale_wire::id::MessageId;
 use tokio::runtime::{Builder, Handle};
 
 use super::*;
+use crate::clock;
 
 /// Names the command's own relay, so that the channel shows which of two was first.
 fn open(relay: u8) -> Command {
