@@ -4,37 +4,27 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     sync::mpsc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use skytale_tests::{
     processes::{Machine, PATIENCE, Said, Speaker, program},
-    slim::{Mls, StockAgent, python, scripts},
+    slim::{Mls, StockAgent, port::links, python, scripts},
 };
 
 #[test]
 fn stock_agents_with_tokens_meet_behind_tls() {
     let operator = Operator::open();
-    let person = Machine::new();
-    let wish = format!(
-        "signup --api-url {} --email alice@example.org --password-stdin",
-        operator.api
-    );
-    person.say("correct horse battery staple\n", &wish).ok();
-    let token = person.config().join("slim.token");
-    let wish = format!("token --json --slim tok/team/* --watch {}", token.display());
-    let (_keeper, _) = serve(&person, &wish);
-    let with = [
-        ("SKYTALE_SLIM_CA", operator.certificate.as_path()),
-        ("SKYTALE_SLIM_TOKEN", token.as_path()),
-    ];
+    let person = Person::sign_up(&operator, "alice@example.org", "tok/team/*");
 
     let names = ["tok/team/alice", "tok/team/bob"];
-    let [mut alice, mut bob] =
-        names.map(|name| StockAgent::start_with("3.3.8", &operator.slim, name, &with));
+    let [mut alice, mut bob] = names.map(|name| person.agent(&operator, name));
     let session = alice.open(bob.name(), Mls::On);
     assert_eq!(bob.invited(), session);
     alice.publish(session, &["with a token"]);
@@ -43,8 +33,71 @@ fn stock_agents_with_tokens_meet_behind_tls() {
     alice.hears(session, &["and back"]);
 
     // The token is for names of one team.
-    let other = operator.refused("other/team/carol", &token);
+    let other = operator.refused("other/team/carol", &person.token);
     assert_eq!(other, "", "it is never ready");
+}
+
+#[test]
+fn a_revoked_key_ends_its_stock_agents_streams_for_good_and_no_others() {
+    let operator = Operator::open();
+    let ends = Person::sign_up(&operator, "alice@example.org", "first/team/*");
+    let stays = Person::sign_up(&operator, "bob@example.org", "second/team/*");
+    let names = ["first/team/alice", "first/team/another"];
+    let _ended = names.map(|name| ends.agent(&operator, name));
+    let names = ["second/team/bob", "second/team/carol"];
+    let [mut bob, mut carol] = names.map(|name| stays.agent(&operator, name));
+    let session = bob.open(carol.name(), Mls::On);
+    assert_eq!(carol.invited(), session);
+    assert_eq!(operator.links(), 4);
+
+    ends.machine.run("logout").ok();
+
+    let begun = Instant::now();
+    while operator.links() != 2 {
+        assert!(begun.elapsed() < PATIENCE, "{} are left", operator.links());
+        thread::sleep(Duration::from_millis(20));
+    }
+    // The token that was bought with the key lives on, and opens nothing any more.
+    let again = operator.refused("first/team/alice", &ends.token);
+    assert_eq!(again, "", "it is never ready");
+    assert_eq!(operator.links(), 2, "who was shut out has not come back");
+    bob.publish(session, &["still here"]);
+    carol.hears(session, &["still here"]);
+}
+
+/// Somebody with an account, and a file in which a token for SLIM is kept fresh.
+struct Person {
+    token: PathBuf,
+    // Killed before its directory is removed.
+    _keeper: Speaker,
+    machine: Machine,
+}
+
+impl Person {
+    fn sign_up(operator: &Operator, email: &str, names: &str) -> Self {
+        let machine = Machine::new();
+        let wish = format!(
+            "signup --api-url {} --email {email} --password-stdin",
+            operator.api
+        );
+        machine.say("correct horse battery staple\n", &wish).ok();
+        let token = machine.config().join("slim.token");
+        let wish = format!("token --json --slim {names} --watch {}", token.display());
+        let (keeper, _) = serve(&machine, &wish);
+        Self {
+            token,
+            _keeper: keeper,
+            machine,
+        }
+    }
+
+    fn agent(&self, operator: &Operator, name: &str) -> StockAgent {
+        let with = [
+            ("SKYTALE_SLIM_CA", operator.certificate.as_path()),
+            ("SKYTALE_SLIM_TOKEN", self.token.as_path()),
+        ];
+        StockAgent::start_with("3.3.8", &operator.slim, name, &with)
+    }
 }
 
 /// API server and relay apart, as `skytale up` would let everybody in on loopback.
@@ -52,6 +105,7 @@ struct Operator {
     api: String,
     slim: String,
     certificate: PathBuf,
+    health: SocketAddr,
     // Killed before their directory is removed.
     _servers: [Speaker; 2],
     _machine: Machine,
@@ -87,9 +141,19 @@ impl Operator {
             api,
             slim: is["slim"].as_str().unwrap().to_owned(),
             certificate,
+            health: is["health"]
+                .as_str()
+                .and_then(|at| at.strip_prefix("http://"))
+                .and_then(|at| at.parse().ok())
+                .unwrap(),
             _servers: [relay, again],
             _machine: machine,
         }
+    }
+
+    /// How many SLIM streams the relay serves.
+    fn links(&self) -> u64 {
+        links(self.health).unwrap()
     }
 
     /// What a stock agent says that cannot get in with this token under this name.

@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -130,14 +130,7 @@ impl Port {
         let Behind::Ours(Some(servers), _) = &self.behind else {
             panic!("only our relay counts");
         };
-        let mut stream = TcpStream::connect(servers.addresses().health).ok()?;
-        let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page).ok()?;
-        let mut lines = page.lines();
-        let value = lines.find_map(|line| line.strip_prefix("skytale_relay_slim_links "))?;
-        value.parse().ok()
+        links(servers.addresses().health)
     }
 
     /// As [`Self::restart`], by SIGKILL, with something to be done while nothing runs.
@@ -165,3 +158,15 @@ impl Port {
 
 /// From this package's directory. The bench compares with the same.
 const NODE: &str = "../crates/cli/src/bench/slim/node.py";
+
+/// How many SLIM streams a relay serves, as its operator reads it.
+pub fn links(health: SocketAddr) -> Option<u64> {
+    let mut stream = TcpStream::connect(health).ok()?;
+    let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).ok()?;
+    let mut lines = page.lines();
+    let value = lines.find_map(|line| line.strip_prefix("skytale_relay_slim_links "))?;
+    value.parse().ok()
+}
