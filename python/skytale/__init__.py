@@ -13,6 +13,7 @@ frames it for a model.
 """
 
 import atexit
+import os
 
 from skytale import _core
 from skytale._asynchronous import Agent, Channel, Message
@@ -49,3 +50,10 @@ __all__ = [
 
 # No thread of ours may be left when the interpreter is taken apart.
 atexit.register(_core.shutdown)
+# None may be in the middle of something when a process is copied.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_core.hold_still,
+        after_in_parent=_core.go_on,
+        after_in_child=_core.go_on,
+    )

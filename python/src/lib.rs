@@ -15,13 +15,21 @@ mod native;
 mod network;
 mod operation;
 mod runtime;
+mod stillness;
 
 /// The compiled half of `skytale`. Use `skytale` and `skytale.sync`, which are typed and documented.
 #[pyo3::pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
     use super::{
-        agent::Agent, channel::Channel, events::Events, inbox::Inbox, mesh::Mesh, message::Message,
-        operation::Operation, runtime::shutdown,
+        agent::Agent,
+        channel::Channel,
+        events::Events,
+        inbox::Inbox,
+        mesh::Mesh,
+        message::Message,
+        operation::Operation,
+        runtime::shutdown,
+        stillness::{go_on, hold_still},
     };
 }

@@ -255,8 +255,6 @@ def test_after_a_fork_the_child_is_told_so(servers: dict[str, str]) -> None:
                 says(call)
             says(sync.Agent("child").open)
             print("the child is well", flush=True)
-            # As multiprocessing ends its processes: at any other end SQLCipher cleans up, and
-            # may wait for a lock that one of the parent's threads held.
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert status == 0, status
@@ -269,6 +267,46 @@ def test_after_a_fork_the_child_is_told_so(servers: dict[str, str]) -> None:
     ended, said, complained = finish(program(text, servers))
     assert (ended, complained) == (0, "")
     assert said == "the child is well\nthe parent is well\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_comes_to_its_end_whatever_the_parent_was_doing(
+    servers: dict[str, str],
+) -> None:
+    # At its end SQLCipher clears away, and would wait for a lock that a thread of the parent held
+    # when it forked. So the parent's are kept busy, and there are many children.
+    text = """
+        import os, sys, threading
+        from skytale import sync
+        CHILDREN = 60
+        agent = sync.Agent("alice").open()
+        plan = agent.channel("acme/ops/plan")
+        over = threading.Event()
+        sent = []
+        def talk():
+            while not over.is_set():
+                sent.append(plan.send("busy").seq)
+                agent.channels()
+        talking = [threading.Thread(target=talk) for _ in range(3)]
+        for one in talking:
+            one.start()
+        for n in range(CHILDREN):
+            child = os.fork()
+            if child == 0:
+                sys.exit(0)
+            _, status = os.waitpid(child, 0)
+            assert status == 0, status
+        over.set()
+        for one in talking:
+            one.join()
+        assert len(sent) == len(set(sent)) > 0
+        agent.close()
+        print("all have ended")
+    """
+    text = "import warnings\nwarnings.simplefilter('ignore')\n" + textwrap.dedent(text)
+    ended, said, complained = finish(program(text, servers))
+    assert (ended, complained) == (0, "")
+    assert said == "all have ended\n"
 
 
 def test_importing_starts_nothing_and_is_quick_about_it() -> None:

@@ -41,6 +41,7 @@ mod question;
 mod shelf;
 pub mod slim;
 mod standing;
+mod stillness;
 mod threads;
 mod traffic;
 mod vault;
@@ -65,5 +66,6 @@ pub use skytale_wire::{
     name::ChannelName,
     refusal::Refusal,
 };
+pub use stillness::{Stillness, hold_still};
 pub use traffic::{DirectionCounters, LineCounters, LineShapes, Traffic};
 pub use vault::VaultKey;

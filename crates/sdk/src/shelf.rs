@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     error::Error,
     question,
+    stillness::AtWork,
     threads::Threads,
     vault::{LockFile, Vault},
     worker::begin,
@@ -52,16 +53,19 @@ impl Shelf {
     /// Starts the thread. It ends when the last clone is gone or the threads are stopped, after
     /// it has done what was handed over by then.
     pub(crate) fn open(vault: &Arc<Vault>, threads: &Threads) -> Result<Self, Error> {
-        let mut reading = Reading {
+        let reading = Reading {
             conn: vault.connect()?,
             vault: Arc::clone(vault),
         };
         let (tasks, mut queue) = mpsc::channel(TASKS_MAX);
-        let runtime = Builder::new_current_thread()
+        let runtime = AtWork::resting(&mut Builder::new_current_thread())
             .build()
             .map_err(|_| Error::unreachable("this machine has no room for another thread"))?;
         let stop = threads.stop_token();
         threads.spawn("skytale-shelf", move || {
+            let _at_work = AtWork::begin();
+            // Closed before it rests.
+            let mut reading = reading;
             runtime.block_on(work(&mut reading, &mut queue, &stop));
         })?;
         Ok(Self { tasks })
@@ -310,7 +314,7 @@ mod tests {
     fn a_living_holder_keeps_its_file_and_a_dead_one_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let vault = Arc::new(Vault::new_in(dir.path()));
-        let mut reading = Reading {
+        let reading = Reading {
             conn: vault.connect().unwrap(),
             vault,
         };

@@ -25,6 +25,7 @@ use crate::{
     link::{self, LinkView},
     slim::desk::SlimAsk,
     standing::Standing,
+    stillness::AtWork,
     threads::Threads,
     traffic::{LineTally, Traffic},
     vault::{Held, LockFile, Vault},
@@ -103,11 +104,11 @@ pub(crate) async fn start(start: Start, threads: &Threads) -> Result<(AgentId, S
         waiting: BTreeMap::new(),
         opened: Some(opened),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+    let runtime = AtWork::resting(tokio::runtime::Builder::new_current_thread().enable_time())
         .build()
         .map_err(|_| Error::unreachable("this machine has no room for another thread"))?;
     threads.spawn("skytale-mind", move || {
+        let _at_work = AtWork::begin();
         let done = runtime.block_on(body.run());
         if let Some(done) = done {
             // Nobody waits any more: then nobody needs to know.
