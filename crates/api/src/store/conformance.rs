@@ -31,6 +31,7 @@ pub(crate) async fn conformance(store: &dyn Store) -> Result<(), Failure> {
     a_key_does_what_it_was_made_for_until_it_ends(store).await?;
     a_rotated_key_leaves_its_place_to_another(store).await?;
     agents_are_remembered_and_can_be_shut_out(store).await?;
+    those_who_buy_at_once_are_told_apart(store).await?;
     of_the_same_request_one_is_the_first(store).await?;
     a_claim_ends_by_an_answer_by_release_or_by_time(store).await?;
     a_deleted_account_leaves_its_number_and_nothing_else(store).await
@@ -514,6 +515,43 @@ async fn agents_are_remembered_and_can_be_shut_out(store: &dyn Store) -> Result<
         [second, AgentId([3; 32])],
         "what is shut out stays so"
     );
+    Ok(())
+}
+
+/// A store may count them together: each is told its own all the same.
+async fn those_who_buy_at_once_are_told_apart(store: &dyn Store) -> Result<(), Failure> {
+    let at = Time(450 + AGENT_MS_KEPT);
+    let nothing = Bounds {
+        messages_max: Some(0),
+        bytes_max: None,
+    };
+    let told = |n: u8| match n {
+        2 => Exchange::AgentDisabled,
+        _ if n.is_multiple_of(5) => Exchange::Exhausted,
+        _ => Exchange::Counted,
+    };
+    let asked: Vec<_> = (0..200)
+        .map(|n| {
+            let bounds = if n % 5 == 0 { nothing } else { Bounds::NONE };
+            let (agent, month) = (AgentId([n; 32]), month(n % 2 + 8));
+            store.count_exchange(name("fourth20"), Some(agent), month, bounds, at)
+        })
+        .collect();
+    for (n, answer) in (0..).zip(asked) {
+        assert_eq!(answer.await?, told(n), "{n}");
+    }
+
+    let used = store.usage(who(20)).await?;
+    let tokens = |of| {
+        let row = used.iter().find(|(month, _)| *month == of);
+        row.map(|(_, used)| used.token_exchanges)
+    };
+    // Every second one of 200, without every fifth, and the one that is shut out.
+    assert_eq!((tokens(month(8)), tokens(month(9))), (Some(79), Some(80)));
+    let agents = store.agents(who(20), None, 200).await?;
+    assert_eq!(agents.len(), 160, "who got no token is not remembered");
+    let row = store.key(name("fourth20")).await?.expect("it is there").row;
+    assert_eq!(row.last_used, Some(at));
     Ok(())
 }
 

@@ -8,6 +8,7 @@
 //! Nothing here waits without end, neither for a server that is gone nor for one that stands still.
 //! A commit whose answer was lost may have taken place: whoever tries again finds it done.
 
+mod exchanges;
 mod schema;
 mod usage;
 
@@ -26,11 +27,12 @@ use sqlx::{
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Claim, Claimed, Created, Earlier, Email, Exchange,
-    Failure, Kept, KeyCheck, KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey,
-    ONCE_MS_KEPT, REVOCATIONS_MS_KEPT, ReportTaken, Store,
+    AccountRow, AgentRow, Answer, Claim, Claimed, Created, Earlier, Email, Exchange, Failure, Kept,
+    KeyCheck, KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey, ONCE_MS_KEPT,
+    REVOCATIONS_MS_KEPT, ReportTaken, Store,
 };
 use crate::{database_url::DatabaseUrl, error::Error, plans::Bounds, secret::Hashed};
+use exchanges::{Purchase, Queues};
 pub use schema::Schema;
 pub(crate) use schema::{Migrations, bring_up_to_date};
 
@@ -38,6 +40,7 @@ pub(crate) use schema::{Migrations, bring_up_to_date};
 pub(crate) struct Postgres {
     pool: PgPool,
     limits: Limits,
+    exchanges: Queues,
 }
 
 /// What bounds the use of the server.
@@ -73,7 +76,11 @@ impl Postgres {
             .acquire_slow_threshold(limits.wait)
             .after_connect(move |connection, _| Box::pin(settle(connection, limits.statement)))
             .connect_lazy_with(options);
-        Ok(Self { pool, limits })
+        Ok(Self {
+            pool,
+            limits,
+            exchanges: Queues::default(),
+        })
     }
 
     /// Runs `work` in one transaction and commits it, in a task of its own: a caller that goes away
@@ -84,10 +91,13 @@ impl Postgres {
         W: for<'c> FnOnce(&'c mut PgConnection) -> Step<'c, T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        // A server that can still speak gives up first.
-        let limit = self.limits.statement + VERB_MARGIN;
-        tokio::spawn(verb(self.pool.clone(), limit, work, reply));
+        tokio::spawn(verb(self.pool.clone(), self.limit(), work, reply));
         Box::pin(async move { answer.await.unwrap_or(Err(Failure::Unavailable)) })
+    }
+
+    /// For a whole transaction: a server that can still speak gives up first.
+    fn limit(&self) -> Duration {
+        self.limits.statement + VERB_MARGIN
     }
 }
 
@@ -411,40 +421,14 @@ impl Store for Postgres {
         bounds: Bounds,
         now: Time,
     ) -> Answer<'_, Exchange> {
-        self.run(move |db| {
-            Box::pin(async move {
-                // A revocation that is under way is waited for, and then seen.
-                let owner = sqlx::query(
-                    "SELECT account FROM api_keys
-                     WHERE id = $1 AND revoked_ms IS NULL
-                           AND (expires_ms IS NULL OR expires_ms > $2)
-                     FOR NO KEY UPDATE",
-                )
-                .bind(id.as_str())
-                .bind(ms(now))
-                .fetch_optional(&mut *db)
-                .await?;
-                let Some(owner) = owner else {
-                    return Ok(Exchange::NoKey);
-                };
-                let owner = account(&owner, 0)?;
-                if usage::is_exhausted(db, owner, month, bounds).await? {
-                    return Ok(Exchange::Exhausted);
-                }
-                if let Some(agent) = agent
-                    && remember_agent(db, owner, &agent, now).await? == Remembered::Disabled
-                {
-                    return Ok(Exchange::AgentDisabled);
-                }
-                sqlx::query("UPDATE api_keys SET last_used_ms = $2 WHERE id = $1")
-                    .bind(id.as_str())
-                    .bind(ms(now))
-                    .execute(&mut *db)
-                    .await?;
-                usage::count_token(db, owner, &id, month).await?;
-                Ok(Exchange::Counted)
-            })
-        })
+        let purchase = Purchase {
+            agent,
+            month,
+            bounds,
+            now,
+        };
+        let counted = self.exchanges.count(&self.pool, self.limit(), id, purchase);
+        Box::pin(async move { counted.await.unwrap_or(Err(Failure::Unavailable)) })
     }
 
     fn agents(
@@ -692,53 +676,6 @@ async fn list_revoked(
         .execute(db)
         .await
         .map(|_| ())
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Remembered {
-    Yes,
-    Disabled,
-}
-
-/// Notes that a token is bought for an agent; with a new one, forgets those that are long gone.
-async fn remember_agent(
-    db: &mut PgConnection,
-    account: AccountId,
-    agent: &AgentId,
-    now: Time,
-) -> Result<Remembered, sqlx::Error> {
-    let disabled: Option<bool> = sqlx::query_scalar(
-        "UPDATE agents SET last_ms = CASE WHEN disabled_ms IS NULL THEN $3 ELSE last_ms END
-         WHERE account = $1 AND agent = $2 RETURNING disabled_ms IS NOT NULL",
-    )
-    .bind(account.0)
-    .bind(agent.0)
-    .bind(ms(now))
-    .fetch_optional(&mut *db)
-    .await?;
-    if let Some(disabled) = disabled {
-        return Ok(if disabled {
-            Remembered::Disabled
-        } else {
-            Remembered::Yes
-        });
-    }
-    // Another key of the account may buy for the same agent at this moment.
-    sqlx::query(
-        "INSERT INTO agents (account, agent, first_ms, last_ms) VALUES ($1, $2, $3, $3)
-         ON CONFLICT (account, agent) DO NOTHING",
-    )
-    .bind(account.0)
-    .bind(agent.0)
-    .bind(ms(now))
-    .execute(&mut *db)
-    .await?;
-    sqlx::query("DELETE FROM agents WHERE account = $1 AND last_ms < $2 AND disabled_ms IS NULL")
-        .bind(account.0)
-        .bind(ms(Time(now.0.saturating_sub(AGENT_MS_KEPT))))
-        .execute(db)
-        .await?;
-    Ok(Remembered::Yes)
 }
 
 fn key_row(row: &PgRow) -> Result<KeyRow, sqlx::Error> {

@@ -295,6 +295,83 @@ async fn exchanges_at_once_are_all_counted() {
     assert_eq!(usage[0].1.token_exchanges, 20);
 }
 
+/// Two keys of an account, at two servers, for the same agents in opposite orders.
+#[tokio::test]
+async fn purchases_for_the_same_agents_do_not_wait_in_a_circle() {
+    const AGENTS: u8 = 60;
+    const ROUNDS: usize = 10;
+    let database = Cluster::shared().database();
+    let stores = [
+        open(&database.url).await.unwrap(),
+        open(&database.url).await.unwrap(),
+    ];
+    stores[0].create_account(alice()).await.unwrap();
+    for id in ["firstkey", "secondky"] {
+        stores[0].create_key(key(id), 9).await.unwrap();
+    }
+    let month = "2026-11".parse().unwrap();
+
+    for _ in 0..ROUNDS {
+        let mut asked = Vec::new();
+        for n in 0..AGENTS {
+            for (store, id, n) in [
+                (&stores[0], "firstkey", n),
+                (&stores[1], "secondky", AGENTS - 1 - n),
+            ] {
+                let (id, agent) = (id.parse().unwrap(), Some(AgentId([n; 32])));
+                asked.push(store.count_exchange(id, agent, month, Bounds::NONE, NOW));
+            }
+        }
+        for answer in asked {
+            assert_eq!(answer.await.unwrap(), Exchange::Counted);
+        }
+    }
+
+    let usage = stores[1].usage(AccountId([1; 16])).await.unwrap();
+    let all = u64::from(AGENTS) * 2 * ROUNDS as u64;
+    assert_eq!(usage[0].1.token_exchanges, all);
+}
+
+/// Those that waited together are refused together, and the next one is served.
+#[tokio::test]
+async fn purchases_go_on_after_an_outage() {
+    let cluster = Cluster::start();
+    let database = cluster.database();
+    let impatient = Limits {
+        wait: Duration::from_secs(1),
+        ..patient()
+    };
+    let url = database.url.clone().into();
+    let store = Postgres::open(&url, impatient, Migrations::Apply, NOW);
+    let store = store.await.unwrap();
+    store
+        .create_account_with_key(alice(), key("abcdefgh"))
+        .await
+        .unwrap();
+    let month = "2026-11".parse().unwrap();
+    let buy = || store.count_exchange("abcdefgh".parse().unwrap(), None, month, Bounds::NONE, NOW);
+    assert_eq!(buy().await, Ok(Exchange::Counted));
+
+    cluster.stop_hard();
+    let asked: Vec<_> = (0..100).map(|_| buy()).collect();
+    for answer in asked {
+        assert_eq!(answer.await, Err(Failure::Unavailable));
+    }
+    cluster.start_again();
+
+    let served = async {
+        while buy().await != Ok(Exchange::Counted) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, served).await.expect("it heals by itself");
+    let usage = store.usage(AccountId([1; 16])).await.unwrap();
+    assert_eq!(
+        usage[0].1.token_exchanges, 2,
+        "what was refused was not counted"
+    );
+}
+
 /// Whoever reads up to a place must not miss a lower one that becomes visible later.
 #[tokio::test]
 async fn what_is_revoked_at_once_gets_its_places_in_the_order_in_which_it_is_seen() {

@@ -11,21 +11,23 @@ use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use super::{count, ms, natural, number, senseless};
 use crate::{plans::Bounds, store::ReportTaken};
 
-/// Counts one token.
-pub(super) async fn count_token(
+/// Counts so many tokens.
+pub(super) async fn count_tokens(
     db: &mut PgConnection,
     account: AccountId,
     key: &KeyId,
     month: Month,
+    tokens: u32,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO usage_by_key (account, month, key, token_exchanges) VALUES ($1, $2, $3, 1)
+        "INSERT INTO usage_by_key (account, month, key, token_exchanges) VALUES ($1, $2, $3, $4)
          ON CONFLICT (account, month, key)
-         DO UPDATE SET token_exchanges = usage_by_key.token_exchanges + 1",
+         DO UPDATE SET token_exchanges = usage_by_key.token_exchanges + excluded.token_exchanges",
     )
     .bind(account.0)
     .bind(month.to_string())
     .bind(key.as_str())
+    .bind(i64::from(tokens))
     .execute(db)
     .await
     .map(|_| ())
