@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use skytale_agent::{
     Answer, Command, history,
-    view::{ChannelState, ChannelView},
+    view::{self, ChannelState, ChannelView},
 };
 use skytale_slim::Name;
 use skytale_slim_session::{Invitations, SharedSecret};

@@ -314,7 +314,7 @@ mod tests {
     fn a_living_holder_keeps_its_file_and_a_dead_one_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let vault = Arc::new(Vault::new_in(dir.path()));
-        let reading = Reading {
+        let mut reading = Reading {
             conn: vault.connect().unwrap(),
             vault,
         };

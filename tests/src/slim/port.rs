@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{TcpListener, TcpStream},
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -130,7 +130,7 @@ impl Port {
         let Behind::Ours(Some(servers), _) = &self.behind else {
             panic!("only our relay counts");
         };
-        links(servers.addresses().health)
+        links(&servers.addresses().health)
     }
 
     /// As [`Self::restart`], by SIGKILL, with something to be done while nothing runs.
@@ -160,7 +160,7 @@ impl Port {
 const NODE: &str = "../crates/cli/src/bench/slim/node.py";
 
 /// How many SLIM streams a relay serves, as its operator reads it.
-pub fn links(health: SocketAddr) -> Option<u64> {
+pub fn links(health: &str) -> Option<u64> {
     let mut stream = TcpStream::connect(health).ok()?;
     let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).ok()?;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use skytale_shape::Bulk;
 use skytale_wire::id::RelayKey;
 use tokio::sync::mpsc;
 

@@ -19,7 +19,7 @@ use skytale_wire::{
 use sqlx::{PgConnection, PgPool, Row as _};
 use tokio::sync::oneshot;
 
-use super::{Step, account, ms, time_or_none, usage, verb};
+use super::{account, ms, time_or_none, usage, verb};
 use crate::{
     plans::Bounds,
     store::{AGENT_MS_KEPT, Exchange, Failure},
@@ -93,9 +93,14 @@ impl Turn {
                 .unzip();
             let (tell, told) = oneshot::channel();
             let key = self.key.clone();
-            let counted = |db| -> Step<'_, _> { Box::pin(count(db, key, purchases)) };
-            verb(pool.clone(), limit, counted, tell).await;
-            let counted = told.await.unwrap_or(Err(Failure::Unavailable));
+            tokio::spawn(verb(
+                pool.clone(),
+                limit,
+                move |db| Box::pin(count(db, key, purchases)),
+                tell,
+            ));
+            let counted: Result<Vec<Exchange>, Failure> =
+                told.await.unwrap_or(Err(Failure::Unavailable));
             for (place, reply) in replies.into_iter().enumerate() {
                 // Nobody waits any more when the request was given up: it is counted.
                 let _ = reply.send(counted.as_ref().map(|all| all[place]).map_err(|why| *why));
