@@ -437,6 +437,7 @@ const SILENCE_MS_MAX: u64 = 60_000;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 const JWKS_BYTES_MAX: usize = 65_536;
 
+pub(crate) mod questions;
 pub(crate) mod reports;
 pub(crate) mod revocations;
 #[cfg(test)]

@@ -42,6 +42,9 @@ pub struct RelayConfig {
     pub ca_file: Option<PathBuf>,
     /// Whether agents without an account may join by invite.
     pub guests: bool,
+    /// Whether accounts may ask, through the API server, what is held of the channels that they pay
+    /// for. Without it their questions are answered as if there were none.
+    pub answers_accounts: bool,
     /// How long application messages are kept; commits stay.
     pub retention_days: u32,
     /// Which store the archive uses.
@@ -146,6 +149,7 @@ impl Default for RelayConfig {
             issuers: Vec::new(),
             ca_file: None,
             guests: true,
+            answers_accounts: true,
             retention_days: 7,
             archive: Engine::Fjall,
             connections_max: 20_000,

@@ -34,6 +34,7 @@ mod tally;
 mod tests;
 
 pub use clock::Clock;
+pub(crate) use door::Which;
 pub use door::{Door, Link, Stopped};
 pub use outbound::{BYTES_MAX, FULL_BYTES, Outbound, Taken};
 pub use slim::{SlimLink, SlimOut, SlimTaken, queues::SLIM_QUEUE_BYTES_MAX};
@@ -336,6 +337,20 @@ impl<R: ArchiveReader> Running<R> {
             Arrival::Look(answer) => {
                 // Who asked may have stopped waiting.
                 let _ = answer.send(self.snapshot());
+            }
+            Arrival::Owned {
+                account,
+                which,
+                answer,
+            } => {
+                let account = account.to_string();
+                let owned = match which {
+                    Which::One(id) => self.hub.channel_of(&account, &id).into_iter().collect(),
+                    Which::Page(after, count_max) => {
+                        self.hub.channels_of(&account, after, count_max)
+                    }
+                };
+                let _ = answer.send(owned);
             }
             Arrival::Stop => return true,
         }

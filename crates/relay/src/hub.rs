@@ -39,6 +39,7 @@ mod key_packages;
 mod ledger;
 mod mailbox;
 mod meter;
+mod owned;
 mod rates;
 mod retention;
 mod revoked;
@@ -51,6 +52,7 @@ mod tests;
 
 pub use counters::{Counters, SlimCounters};
 pub use ledger::RequestKey;
+pub use owned::Owned;
 pub use revoked::Payer;
 pub use slim::{RELAY_NAME, SlimDrop, SlimPresented, SlimRight, SlimRules};
 
@@ -86,8 +88,8 @@ pub struct Hub {
     channels: HashMap<ChannelId, Channel>,
     /// In which channels an agent is or was a member.
     memberships: HashMap<AgentId, BTreeSet<ChannelId>>,
-    /// How many channels an account has created.
-    owned: HashMap<String, u32>,
+    /// The channels that an account pays for, because it has created them.
+    owned: HashMap<String, BTreeSet<ChannelId>>,
     conns: BTreeMap<Conn, Connection>,
     /// The one line of each agent that is ready.
     lines: HashMap<AgentId, Conn>,
@@ -393,7 +395,8 @@ impl Hub {
             for agent in channel.kept.roster.everybody() {
                 self.memberships.entry(*agent).or_default().insert(*id);
             }
-            *self.owned.entry(channel.kept.owner.clone()).or_default() += 1;
+            let owned = self.owned.entry(channel.kept.owner.clone()).or_default();
+            owned.insert(*id);
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod driver;
 pub mod edge;
 pub mod health;
+mod held;
 pub mod hub;
 pub mod limits;
 pub mod run;

@@ -23,7 +23,7 @@ use crate::{
         fjall::{FjallArchive, FjallReader},
         sqlite::SqliteArchive,
     },
-    auth::{Gate, GateError, reports::Reports, revocations},
+    auth::{Gate, GateError, questions::Answers, reports::Reports, revocations},
     backup::BackupDoor,
     config::{BadConfig, Engine, RelayConfig},
     driver::{Clock, Door, Driver, StartError},
@@ -32,6 +32,7 @@ use crate::{
         quic::{QuicEdge, QuicError},
     },
     health::{Health, Watched},
+    held::Pages,
     hub::HubConfig,
 };
 
@@ -45,6 +46,7 @@ pub struct Relay {
     grpc: Option<GrpcEdge>,
     health: Health,
     reports: Reports,
+    answers: Answers,
     backup: Option<BackupDoor>,
     draining: CancellationToken,
     /// Ends what has no end of its own.
@@ -113,7 +115,7 @@ impl Relay {
             slim: config.slim.clone(),
             meters: gate.has_taker(),
         };
-        let (driver, copied) = open_driver(&config, hub, clock).await?;
+        let (driver, copied, pages) = open_driver(&config, hub, clock).await?;
         let draining = CancellationToken::new();
         let watched = Watched {
             door: driver.door(),
@@ -123,6 +125,7 @@ impl Relay {
         };
         let following = revocations::follow(gate.clone(), secret.clone(), driver.door());
         let reports = Reports::start(gate.clone(), secret.clone(), driver.door(), driver.usage());
+        let (seen, signing) = (watched.clone(), secret.clone());
         let background = CancellationToken::new();
         tokio::spawn(background.clone().run_until_cancelled_owned(following));
         let (health, quic, grpc) = match open_doors(&config, secret, watched).await {
@@ -134,6 +137,8 @@ impl Relay {
             }
         };
         tokio::spawn(background.clone().run_until_cancelled_owned(refresh(gate)));
+        let pages = config.answers_accounts.then_some(pages);
+        let answers = Answers::start(seen, signing, pages);
         let backup = copied.and_then(|archive| BackupDoor::open(&config.data_dir, archive));
         let quic_addr = quic.addr().unwrap_or(config.quic_addr);
         let health_addr = health.addr();
@@ -148,6 +153,7 @@ impl Relay {
             grpc,
             health,
             reports,
+            answers,
             backup,
             draining,
             _background: background.drop_guard(),
@@ -186,6 +192,7 @@ impl Relay {
         if let Some(backup) = self.backup.take() {
             backup.close().await;
         }
+        self.answers.stop().await;
         self.quic.stop_listening();
         if let Some(grpc) = &mut self.grpc {
             // Before any stream ends: SLIM's clients dial again at once, and give up for good if
@@ -262,23 +269,26 @@ async fn open_doors(
     Ok((health, quic, grpc))
 }
 
-/// The driver, and what a backup reads from if it cannot open the archive itself.
+/// The driver, what a backup reads from if it cannot open the archive itself, and what is read for
+/// accounts that ask what is held of their channels.
 async fn open_driver(
     config: &RelayConfig,
     hub: HubConfig,
     clock: Clock,
-) -> Result<(Driver, Option<FjallReader>), RelayError> {
+) -> Result<(Driver, Option<FjallReader>, Pages), RelayError> {
     let dir = config.data_dir.clone();
     let engine = config.archive;
     blocking(move || match engine {
         Engine::Fjall => {
             let archive = FjallArchive::open(&dir)?;
             let reader = archive.reader();
-            Ok((Driver::start(hub, archive, clock)?, Some(reader)))
+            let pages = Pages::of(archive.reader());
+            Ok((Driver::start(hub, archive, clock)?, Some(reader), pages))
         }
         Engine::Sqlite => {
-            let driver = Driver::start(hub, SqliteArchive::open(&dir)?, clock)?;
-            Ok((driver, None))
+            let archive = SqliteArchive::open(&dir)?;
+            let pages = Pages::of(archive.reader());
+            Ok((Driver::start(hub, archive, clock)?, None, pages))
         }
     })
     .await

@@ -8,11 +8,11 @@ use reqwest::{Method, StatusCode, Url, redirect};
 use serde::{Serialize, de::DeserializeOwned};
 use skytale_wire::{
     http::{
-        Account as AccountView, Agents, ChangePassword, Code, DeleteAccount, Keys, MakeKey, NewKey,
-        Problem, RelayAt, RotateKey, Secret, Session, SetAgent, SignIn, SignUp, SignedUp,
-        TokenAnswer, TokenRequest, Usage,
+        Account as AccountView, Agents, ChangePassword, Code, DeleteAccount, HeldChannels,
+        HeldRecords, Keys, MakeKey, NewKey, Problem, RelayAt, Relays, RotateKey, Secret, Session,
+        SetAgent, SignIn, SignUp, SignedUp, TokenAnswer, TokenRequest, Usage,
     },
-    id::{AgentId, RelayKey, TransportKey},
+    id::{AgentId, ChannelId, RelayKey, TransportKey},
     month::Month,
     token::{AccountId, SlimPatterns},
 };
@@ -279,6 +279,28 @@ impl Account {
         self.call(Method::GET, &path, self.bearer()?, NOTHING).await
     }
 
+    /// The relays of the server, and how they are.
+    pub async fn relay_states(&self) -> Result<Relays, Error> {
+        self.call(Method::GET, "v1/relays", self.bearer()?, NOTHING)
+            .await
+    }
+
+    /// One page of the channels that the account pays for, as relays hold them; `after` is the `next`
+    /// of the page before. Unlike [`crate::Channel`]s they have no names: relays know none.
+    pub async fn held_channels(&self, after: Option<ChannelId>) -> Result<HeldChannels, Error> {
+        let path = match after {
+            Some(after) => format!("v1/channels?after={after}"),
+            None => "v1/channels".to_owned(),
+        };
+        self.call(Method::GET, &path, self.bearer()?, NOTHING).await
+    }
+
+    /// One page of what a relay holds of such a channel, behind a place.
+    pub async fn held_records(&self, channel: ChannelId, after: u64) -> Result<HeldRecords, Error> {
+        let path = format!("v1/channels/{channel}/records?limit=100&after={after}");
+        self.call(Method::GET, &path, self.bearer()?, NOTHING).await
+    }
+
     /// Whether the server answers and is ready, for `doctor`.
     pub async fn is_ready(&self) -> Result<bool, Error> {
         Ok(self
@@ -410,6 +432,7 @@ fn refused(problem: &Problem) -> Error {
         | Code::Internal
         | Code::Busy
         | Code::Unavailable
+        | Code::RelaySilent
         | Code::UnderWay => Error::Unreachable(text),
         Code::BadRequest
         | Code::BadJson

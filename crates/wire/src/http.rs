@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use crate::{
-    id::{AgentId, Digest, RelayKey, Signed, Time, TransportKey},
+    id::{AgentId, ChannelId, Digest, MessageId, RelayKey, Signed, Time, TransportKey},
     month::Month,
     statement,
     token::{AccountId, KeyId, Scope},
@@ -444,6 +444,282 @@ pub struct UsageEntry {
 /// Entries of one report: all of them fit into a request.
 pub const USAGE_ENTRIES_MAX: usize = 200;
 
+/// `POST /v1/relay-questions`, for relays: how the relay is, and what it answers to what it was asked.
+/// It is answered as soon as somebody wants to know something of this relay, or empty after a while;
+/// then the relay comes again. So nobody has to reach a relay from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RelayCall {
+    /// How it is.
+    pub health: RelayHealth,
+    /// To questions that the answer before named.
+    #[schema(max_items = 2)]
+    pub answers: Vec<RelayAnswer>,
+}
+
+/// The answer to [`RelayCall`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct RelayQuestions {
+    /// At most [`QUESTIONS_AT_ONCE`]; one that is not answered comes again as long as somebody waits.
+    pub questions: Vec<RelayQuestion>,
+}
+
+/// Something that an account wants to know of a relay.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct RelayQuestion {
+    /// At random, and used once.
+    pub id: u64,
+    /// Who asks. The relay decides what it may know.
+    pub account_id: AccountId,
+    /// What.
+    pub ask: Ask,
+}
+
+/// What can be asked of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Which channels of the account there are, by their ids.
+    Channels {
+        /// Those behind this one.
+        after: Option<ChannelId>,
+        /// At most so many, and never more than [`HELD_MAX`].
+        limit: u32,
+    },
+    /// What is stored of a channel.
+    Records {
+        /// Which.
+        channel: ChannelId,
+        /// What stands behind this place.
+        after: u64,
+        /// At most so many, and never more than [`HELD_MAX`].
+        limit: u32,
+    },
+}
+
+/// What a relay says to a [`RelayQuestion`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RelayAnswer {
+    /// To which.
+    pub id: u64,
+    /// What.
+    pub told: Told,
+}
+
+/// What a relay tells.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Told {
+    /// The account's channels, by their ids.
+    Channels {
+        /// One page of them.
+        #[schema(max_items = 100)]
+        channels: Vec<ToldChannel>,
+    },
+    /// One page of a channel.
+    Records {
+        /// By their places.
+        #[schema(max_items = 100)]
+        records: Vec<ToldRecord>,
+        /// Whether there are some behind them.
+        more: bool,
+    },
+    /// The account has no such channel here. Somebody else's looks the same.
+    Unknown,
+    /// The archive could not be read.
+    Unreadable,
+}
+
+/// A channel, as a relay tells of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToldChannel {
+    /// Which.
+    pub id: ChannelId,
+    /// How many records were ever stored.
+    pub records: u64,
+    /// Bodies of messages up to this place are gone.
+    pub pruned_to: u64,
+    /// How many agents are in.
+    pub members: u32,
+    /// Sealed bytes that are kept, unless there are too many records to count them in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// When the first record came, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_ms: Option<u64>,
+    /// When the last one came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ms: Option<u64>,
+}
+
+/// A record, as a relay tells of it: all that it knows, but for the sealed bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToldRecord {
+    /// Its place.
+    pub seq: u64,
+    /// What it is.
+    pub kind: RecordKind,
+    /// The sender's random name for it.
+    pub id: MessageId,
+    /// Who sent it.
+    pub agent_id: AgentId,
+    /// In which epoch.
+    pub epoch: u64,
+    /// The length of the sealed body, which was padded before it was sealed. None once it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// When it came, in milliseconds since 1970.
+    pub stored_ms: u64,
+}
+
+/// What a record is. The relay has to know, to order changes of a group and to drop old messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordKind {
+    /// A sealed message.
+    Application,
+    /// A change of the group by a member.
+    Commit,
+    /// Somebody has joined by an invite.
+    Join,
+    /// Somebody has left.
+    Leave,
+}
+
+/// How a relay is, by its own word. It names nobody, and says nothing of how much is going on: whoever
+/// has an account may read it.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an answer of its own to the operator"
+)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RelayHealth {
+    /// Which version runs.
+    #[schema(max_length = 40, pattern = "^[!-~]+$")]
+    pub version: String,
+    /// For how many seconds.
+    pub uptime_s: u64,
+    /// Whether agents should be sent there: everything below is well.
+    pub ready: bool,
+    /// It answers within itself.
+    pub hub: bool,
+    /// Its archive takes writes.
+    pub archive: bool,
+    /// It has the keys of its token issuers, and knows what they revoked.
+    pub issuers: bool,
+    /// It was told to stop.
+    pub draining: bool,
+}
+
+/// Questions in one answer. Two full pages go into one request, with the body that servers take.
+pub const QUESTIONS_AT_ONCE: usize = 2;
+/// Channels or records in one page of what a relay holds.
+pub const HELD_MAX: u32 = 100;
+
+/// `GET /v1/relays`: the relays of this server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct Relays {
+    /// In the order of the server's settings.
+    pub relays: Vec<RelayState>,
+}
+
+/// A relay, and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct RelayState {
+    /// The key that its connection must prove.
+    pub key: RelayKey,
+    /// `host:port`, the best one first.
+    pub addresses: Vec<String>,
+    /// Whether it was heard just now, and is ready by its own word.
+    pub healthy: bool,
+    /// When this server last heard of it, if it did since it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    pub heard_at: Option<String>,
+    /// What it said of itself then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<RelayHealth>,
+}
+
+/// `GET /v1/channels?limit=&after=`: channels that the account pays for, as relays hold them, by their
+/// ids.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct HeldChannels {
+    /// One page of them.
+    pub channels: Vec<HeldChannel>,
+    /// Relays that did not answer: what they hold is missing here.
+    pub silent: Vec<RelayKey>,
+    /// The `after` of the next page, when there may be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<ChannelId>,
+}
+
+/// A channel that the account pays for. Its name is sealed: no server knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct HeldChannel {
+    /// A random name that it has at the relay.
+    pub id: ChannelId,
+    /// Which relay holds it.
+    pub relay: RelayKey,
+    /// How many records were ever stored.
+    pub records: u64,
+    /// Bodies of messages up to this place are gone: they were kept long enough.
+    pub pruned_to: u64,
+    /// How many agents are in.
+    pub members: u32,
+    /// Sealed bytes that are kept, unless there are too many records to count them in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// When the first record was stored, by the relay's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    pub first_at: Option<String>,
+    /// When the last one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    pub last_at: Option<String>,
+}
+
+/// `GET /v1/channels/{id}/records?limit=&after=`: what a relay holds of a channel, by places.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct HeldRecords {
+    /// Which channel.
+    pub channel_id: ChannelId,
+    /// Which relay holds it.
+    pub relay: RelayKey,
+    /// One page of them.
+    pub records: Vec<HeldRecord>,
+    /// The `after` of the next page, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// A record: all that the relay knows of it, but for the sealed bytes themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct HeldRecord {
+    /// Its place in the channel.
+    pub seq: u64,
+    /// What it is.
+    pub kind: RecordKind,
+    /// The sender's random name for it.
+    pub id: MessageId,
+    /// Who sent it.
+    pub agent_id: AgentId,
+    /// In which epoch of the group.
+    pub epoch: u64,
+    /// The length of the sealed body: what was said was padded before it was sealed. None once the
+    /// body is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// When it came, by the relay's clock.
+    #[schema(format = DateTime)]
+    pub stored_at: String,
+}
+
 /// `GET /v1/usage?month=`: the newest month first, or the one that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Usage {
@@ -600,6 +876,8 @@ pub enum Code {
     Busy,
     /// 503: the database does not answer.
     Unavailable,
+    /// 503: the relay that was asked does not answer.
+    RelaySilent,
     /// Something that a newer server says.
     #[serde(other)]
     Unknown,
@@ -636,6 +914,57 @@ mod tests {
         .unwrap();
 
         assert_eq!(problem.code, Code::Unknown);
+    }
+
+    #[test]
+    fn two_full_answers_of_a_relay_fit_into_one_request() {
+        let record = ToldRecord {
+            seq: 1 << 53,
+            kind: RecordKind::Application,
+            id: MessageId([0xff; 16]),
+            agent_id: AgentId([0xff; 32]),
+            epoch: 1 << 53,
+            bytes: Some(1 << 24),
+            stored_ms: 253_402_300_799_999,
+        };
+        let channel = ToldChannel {
+            id: ChannelId([0xff; 32]),
+            records: 1 << 53,
+            pruned_to: 1 << 53,
+            members: u32::MAX,
+            bytes: Some(1 << 53),
+            first_ms: Some(253_402_300_799_999),
+            last_ms: Some(253_402_300_799_999),
+        };
+        let full = HELD_MAX as usize;
+        for told in [
+            Told::Channels {
+                channels: vec![channel; full],
+            },
+            Told::Records {
+                records: vec![record; full],
+                more: true,
+            },
+        ] {
+            let call = RelayCall {
+                health: RelayHealth {
+                    version: "x".repeat(40),
+                    uptime_s: 1 << 53,
+                    ready: false,
+                    hub: false,
+                    archive: false,
+                    issuers: false,
+                    draining: false,
+                },
+                answers: vec![RelayAnswer { id: 1 << 53, told }; QUESTIONS_AT_ONCE],
+            };
+
+            let body = serde_json::to_vec(&call).unwrap();
+
+            // What the API server takes, unless its operator says otherwise.
+            assert!(body.len() < 65_536, "{}", body.len());
+            assert_eq!(serde_json::from_slice::<RelayCall>(&body).unwrap(), call);
+        }
     }
 
     #[test]

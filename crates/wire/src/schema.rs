@@ -9,7 +9,7 @@ use utoipa::{
 };
 
 use crate::{
-    id::{AgentId, RelayKey, TransportKey},
+    id::{AgentId, ChannelId, MessageId, RelayKey, TransportKey},
     month::Month,
     token::{AccountId, KeyId},
 };
@@ -56,6 +56,18 @@ text!(
     "0303030303030303030303030303030303030303030303030303030303030303"
 );
 text!(
+    ChannelId,
+    "^[0-9a-f]{64}$",
+    "A channel, by the random name that it has at a relay.",
+    "0404040404040404040404040404040404040404040404040404040404040404"
+);
+text!(
+    MessageId,
+    "^[0-9a-f]{32}$",
+    "A record, by the random name that its sender gave it.",
+    "05050505050505050505050505050505"
+);
+text!(
     AccountId,
     "^acc_[0-9a-f]{32}$",
     "An account.",
@@ -92,6 +104,8 @@ mod tests {
         example::<AgentId>();
         example::<TransportKey>();
         example::<RelayKey>();
+        example::<ChannelId>();
+        example::<MessageId>();
         example::<AccountId>();
         example::<KeyId>();
         example::<Month>();

@@ -59,7 +59,7 @@ impl Gate {
         self.taker().is_some()
     }
 
-    fn taker(&self) -> Option<&Remote> {
+    pub(super) fn taker(&self) -> Option<&Remote> {
         let mut remotes = self.0.sources.iter().filter_map(Source::remote);
         remotes.next().filter(|_| remotes.next().is_none())
     }

@@ -12,8 +12,9 @@ use skytale_slim::Routed;
 use skytale_wire::{
     frame::{Closing, ToRelay, Traffic},
     http::Revocation,
-    id::MessageId,
+    id::{ChannelId, MessageId},
     refusal::Refusal,
+    token::AccountId,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     edge::terms::Terms,
-    hub::{Conn, Input, Lane, Presented, Right, SlimPresented},
+    hub::{Conn, Input, Lane, Owned, Presented, Right, SlimPresented},
 };
 
 /// The driver's entrance, for every edge alike.
@@ -65,7 +66,22 @@ pub(super) enum Arrival {
     },
     Input(Input),
     Look(oneshot::Sender<Snapshot>),
+    /// What an account pays for, for whoever asks in its name.
+    Owned {
+        account: AccountId,
+        which: Which,
+        answer: oneshot::Sender<Vec<Owned>>,
+    },
     Stop,
+}
+
+/// Which channels of an account are meant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Which {
+    /// This one, if it is the account's.
+    One(ChannelId),
+    /// By their ids, those behind one, at most so many.
+    Page(Option<ChannelId>, usize),
 }
 
 /// One connection, from the edge's side. Call [`Link::leave`] at its end.
@@ -126,6 +142,22 @@ impl Door {
         let (answer, looked) = oneshot::channel();
         self.send(Arrival::Look(answer)).await?;
         looked.await.map_err(|_| Stopped)
+    }
+
+    /// Which of these channels the account pays for: the hub decides.
+    pub(crate) async fn owned(
+        &self,
+        account: AccountId,
+        which: Which,
+    ) -> Result<Vec<Owned>, Stopped> {
+        let (answer, told) = oneshot::channel();
+        let asked = Arrival::Owned {
+            account,
+            which,
+            answer,
+        };
+        self.send(asked).await?;
+        told.await.map_err(|_| Stopped)
     }
 
     /// What all lines have carried.

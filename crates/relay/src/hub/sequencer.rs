@@ -3,6 +3,8 @@
 //! Each request goes the same way: seen before? may it? then everything changes in one step, in
 //! memory and in one write. A refused request changes nothing.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use skytale_wire::{
     Blob,
@@ -362,8 +364,8 @@ impl Hub {
             }
             return Ok(());
         }
-        let owned = self.owned.get(&account).copied().unwrap_or_default();
-        if owned >= limits.channels_per_account_max {
+        let owned = self.owned.get(&account).map_or(0, BTreeSet::len);
+        if owned >= limits.channels_per_account_max as usize {
             return Err(Refusal::LimitReached);
         }
         if !self
@@ -390,7 +392,7 @@ impl Hub {
             .entry(who.agent)
             .or_default()
             .insert(about.channel);
-        *self.owned.entry(account).or_default() += 1;
+        self.owned.entry(account).or_default().insert(about.channel);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod house;
 mod invites;
 mod limits;
 mod mailbox;
+mod owned;
 mod reading;
 mod retention;
 mod revoked;
