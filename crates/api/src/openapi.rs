@@ -198,13 +198,17 @@ fn security_schemes() -> Value {
     })
 }
 
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 8] = [
     ("Accounts", "Signing up and in, and the account itself."),
     ("API keys", "What programs prove themselves with."),
     ("Agents", "Whom the account has bought tokens for."),
     ("Tokens", "What relays let agents in by."),
     ("Usage", "What was used."),
-    ("Relays", "For relays that the server was started with."),
+    ("Channels", "What relays hold of the account's channels."),
+    (
+        "Relays",
+        "The relays that the server was started with, and what they ask of it.",
+    ),
     ("Operation", "For those who run the server."),
 ];
 
@@ -229,6 +233,6 @@ const REFUSALS: [(u16, &str); 12] = [
     (500, "A bug of the server, whose log has the request id"),
     (
         503,
-        "As much work waits as may wait, or the database does not answer: come again after retry_after_s",
+        "As much work waits as may wait, or the database or a relay does not answer: come again after retry_after_s",
     ),
 ];

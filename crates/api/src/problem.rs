@@ -142,6 +142,10 @@ impl Refusal {
         "the body is over the limit",
     );
     pub(crate) const BUSY: Self = Self::later(Code::Busy, "the server has its hands full");
+    pub(crate) const RELAY_SILENT: Self = Self::later(
+        Code::RelaySilent,
+        "the relay did not answer: GET /v1/relays says when it was last heard; try again, or tell whoever runs it",
+    );
     const UNAVAILABLE: Self = Self::later(Code::Unavailable, "the database does not answer");
     pub(crate) const INTERNAL: Self = Self::new(
         StatusCode::INTERNAL_SERVER_ERROR,

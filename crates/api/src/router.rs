@@ -24,10 +24,12 @@ use crate::{
     accounts, agents, api_keys,
     clock::Clock,
     config::Config,
+    held,
     limits::Limits,
     once::{self, Secrets},
     openapi,
     problem::{self, Refusal},
+    questions::{self, Questions},
     relays,
     secret::{Hasher, random},
     signing::SigningKeys,
@@ -54,6 +56,10 @@ pub(crate) fn described() -> OpenApiRouter<App> {
         .routes(routes!(usage::show))
         .routes(routes!(usage::report))
         .routes(routes!(relays::revocations))
+        .routes(routes!(questions::take))
+        .routes(routes!(held::relays))
+        .routes(routes!(held::channels))
+        .routes(routes!(held::records))
         .routes(routes!(tokens::jwks))
         .routes(routes!(openapi::document))
         .routes(routes!(openapi::page))
@@ -94,6 +100,8 @@ pub(crate) struct Shared {
     /// Rings when something was revoked, and when the server is about to end.
     pub(crate) revoked: Notify,
     pub(crate) draining: AtomicBool,
+    /// What relays are asked at the moment.
+    pub(crate) questions: Questions,
     /// What has been done so far.
     pub(crate) tally: Tally,
 }

@@ -41,6 +41,7 @@ use crate::{
     limits,
     once::Secrets,
     patience::Patient,
+    questions::Questions,
     router::{App, Shared, routes},
     secret::{ApiKey, Hashed, Hasher, Kind},
     signing::SigningKeys,
@@ -224,6 +225,7 @@ impl Server {
         }
         app.draining.store(true, Ordering::Relaxed);
         app.revoked.notify_waiters();
+        app.questions.ring();
         drop(self.listener);
         let limit = Duration::from_millis(app.config.drain_ms_max);
         let drained = tokio::time::timeout(limit, async {
@@ -302,6 +304,7 @@ fn open(config: Config, clock: Clock, store: Box<dyn Store>) -> Result<Shared, E
         places: Semaphore::new(config.requests_max),
         revoked: Notify::new(),
         draining: AtomicBool::new(false),
+        questions: Questions::default(),
         tally: Tally::default(),
         config,
         clock,

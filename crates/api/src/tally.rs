@@ -15,7 +15,7 @@ use std::{
 
 use axum::http::{Method, StatusCode};
 
-use crate::router::App;
+use crate::{held::relays_now, router::App};
 
 /// Counted since the server was started.
 #[derive(Debug, Default)]
@@ -78,6 +78,8 @@ pub(crate) async fn page(app: &App) -> String {
     let busy = app.config.requests_max - app.places.available_permits();
     let store = app.store.ready().await.is_ok();
     let draining = app.draining.load(Ordering::Relaxed);
+    let relays = relays_now(app).relays;
+    let unwell = relays.iter().filter(|relay| !relay.healthy).count();
     for (name, about, value) in [
         (
             "skytale_api_store_ready",
@@ -98,6 +100,11 @@ pub(crate) async fn page(app: &App) -> String {
             "skytale_api_hashes_waiting",
             "Passwords and unfamiliar keys that wait to be hashed, or are.",
             app.hasher.waiting() as u64,
+        ),
+        (
+            "skytale_api_relays_unwell",
+            "Relays of this server that were not heard of late, or are not ready by their own word.",
+            unwell as u64,
         ),
     ] {
         head(&mut page, name, about, "gauge");

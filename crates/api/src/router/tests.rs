@@ -6,6 +6,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{HeaderMap, Method, Request},
 };
+use ed25519_dalek::SigningKey;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use skytale_wire::{
@@ -20,6 +21,7 @@ use crate::run::Server;
 
 mod described;
 mod forged;
+mod held;
 mod limits;
 mod odd;
 mod once;
@@ -182,8 +184,12 @@ impl Answer {
     }
 }
 
+fn relay_secret() -> SigningKey {
+    SigningKey::from_bytes(&[3; 32])
+}
+
 fn relay() -> RelayKey {
-    RelayKey([3; 32])
+    RelayKey(relay_secret().verifying_key().to_bytes())
 }
 
 fn agent_request() -> Value {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::*;
+use super::{
+    held::{channel, one_channel_each},
+    *,
+};
 use crate::openapi;
 
 #[test]
@@ -82,6 +85,7 @@ async fn every_described_operation_answers_as_described_and_nothing_else_answers
 #[tokio::test]
 async fn what_belongs_to_another_account_is_not_there() {
     let house = open_for_many().await;
+    let _relay = house.with_relay(relay_secret(), one_channel_each(3)).await;
     let mut tried = 0;
     for (at, operation) in operations().iter().enumerate() {
         if !operation.path.contains("{id}") {
@@ -98,6 +102,7 @@ async fn what_belongs_to_another_account_is_not_there() {
             "create_key_for" => person.session.account_id.to_string(),
             "rotate_key" | "revoke_key" => person.key.id.clone(),
             "set_agent" => agent(person).to_string(),
+            "list_records" => channel(&person.session.account_id).to_string(),
             unknown => panic!("say whose ids {unknown} takes"),
         };
         for bearer in [ours.session(), ours.key()] {
@@ -125,13 +130,14 @@ async fn what_belongs_to_another_account_is_not_there() {
         assert!(answer.status.is_success(), "{path}: {}", answer.status);
         tried += 1;
     }
-    assert!(tried >= 4);
+    assert!(tried >= 5);
 }
 
 /// Each proof at each operation: what the description permits is permitted, everything else is 403.
 #[tokio::test]
 async fn each_proof_opens_what_the_description_says() {
     let house = open_for_many().await;
+    let _relay = house.with_relay(relay_secret(), one_channel_each(3)).await;
     for (at, operation) in operations().iter().enumerate() {
         if operation.proofs.is_empty() || operation.proofs.iter().any(|(name, _)| name == "relay") {
             continue;
@@ -175,6 +181,7 @@ async fn each_proof_opens_what_the_description_says() {
                 // Its own: another one may do more.
                 "rotate_key" if proof == "key" => bearer.chars().skip(8).take(8).collect(),
                 "rotate_key" | "revoke_key" => person.key.id.clone(),
+                "list_records" => channel(&person.session.account_id).to_string(),
                 _ => agent(&person).to_string(),
             };
             let path = operation.path.replace("{id}", &id);
@@ -256,9 +263,8 @@ impl Operation {
             "set_agent" => json!({"disabled": true}),
             "change_password" => json!({"password": PASSWORD, "new_password": "another horse"}),
             "delete_account" => json!({"password": PASSWORD}),
-            "show_account" | "list_keys" | "list_agents" | "show_usage" | "revoke_key" => {
-                Value::Null
-            }
+            "show_account" | "list_keys" | "list_agents" | "show_usage" | "revoke_key"
+            | "list_relays" | "list_channels" | "list_records" => Value::Null,
             unknown => panic!("say what {unknown} takes of {}", person.session.account_id),
         }
     }
