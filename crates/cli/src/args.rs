@@ -233,6 +233,9 @@ pub(crate) enum Command {
     /// Show what the account has used
     #[command(before_help = examples::USAGE)]
     Usage(Usage),
+    /// Show what relays hold of the account's channels
+    #[command(before_help = examples::SEEN)]
+    Seen(Seen),
 
     /// Ask a server of this machine whether it is ready
     #[command(before_help = examples::HEALTH)]
@@ -311,6 +314,12 @@ pub(crate) struct Usage {
     /// One month only, as in 2026-11, and each API key by itself
     #[arg(long, value_name = "YYYY-MM")]
     pub(crate) month: Option<Month>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Seen {
+    /// A channel's id, as `seen` lists it: its records. Without it, the channels and the relays
+    pub(crate) channel: Option<ChannelId>,
 }
 
 #[derive(Debug, Args)]
@@ -1091,6 +1100,14 @@ Examples:
   skytale usage --json
 
 Relays report what they count every ten seconds, so what was just said is counted a little later.";
+    pub(super) const SEEN: &str = "\
+Examples:
+  skytale seen
+  skytale seen 5f0c…
+  skytale seen --json
+
+Relays know channels by random ids; `skytale channels --json` says which id is which channel of an
+agent. Only what this account opened is shown, whoever is in it.";
     pub(super) const HEALTH: &str = "\
 Examples:
   skytale health

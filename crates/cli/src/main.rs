@@ -39,6 +39,7 @@ mod migrate;
 mod output;
 mod quote;
 mod secret;
+mod seen;
 mod servers;
 mod settings;
 mod slim;
@@ -128,6 +129,7 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Agents { command } => agents::run(command, everywhere, output).await,
         Command::Token(wish) => token::run(wish, everywhere, output).await,
         Command::Usage(wish) => accounts::usage(&wish, everywhere, output).await,
+        Command::Seen(wish) => seen::run(&wish, everywhere, output).await,
 
         Command::Health(wish) => health::run(&wish, output).await,
         Command::Doctor => doctor::run(everywhere, output).await,

@@ -14,6 +14,7 @@ fn the_command_line_itself_is_wrong() {
         "read --nonsense",
         "add acme/ops/plan --as planner",
         "keys revoke",
+        "seen acme/ops/plan",
         "join nonsense --as coder",
         "usage",
         "send hook --nonsense",
@@ -40,6 +41,7 @@ fn what_is_not_there_is_not_found() {
         "context use nowhere",
         "keys revoke 00000000",
         "channels --context nowhere",
+        "seen 0000000000000000000000000000000000000000000000000000000000000000",
     ] {
         let ran = machine.run(missing);
         assert_eq!(ran.code, 3, "{missing}: {ran:?}");
