@@ -260,4 +260,5 @@ const INVISIBLE: &[RangeInclusive<char>] = &[
 const PASSWORD_BYTES_MIN: usize = 10;
 /// Bounds what hashing costs.
 const PASSWORD_BYTES_MAX: usize = 1_024;
-const SESSION_MS: u64 = 15 * 60_000;
+/// How long somebody who has signed in needs no password.
+pub(crate) const SESSION_MS: u64 = 15 * 60_000;

@@ -35,7 +35,7 @@ use crate::{
     tag = "API keys",
     summary = "Make a key, with the account spelt out",
     description = "",
-    params(("id" = skytale_wire::token::AccountId, Path)),
+    params(("id" = AccountId, Path)),
     request_body = MakeKey,
     security(("key" = ["keys"]), ("session" = [])),
     responses((status = 201, description = "The key, shown this once", body = NewKeyBody)),
@@ -138,6 +138,14 @@ pub(crate) struct Page {
 impl Page {
     const fn limit_default() -> u32 {
         PAGE_DEFAULT
+    }
+
+    /// What stands behind this one, as much as nobody has said how much of.
+    pub(crate) const fn behind(after: Option<String>) -> Self {
+        Self {
+            limit: PAGE_DEFAULT,
+            after,
+        }
     }
 
     /// Behind what, and how many.
@@ -302,7 +310,7 @@ fn new_shown(key: &ApiKey, row: &NewKey) -> NewKeyBody {
     }
 }
 
-fn shown(row: KeyRow) -> Key {
+pub(crate) fn shown(row: KeyRow) -> Key {
     Key {
         id: row.id.to_string(),
         name: row.name,
