@@ -444,6 +444,16 @@ impl Speaker {
         }
     }
 
+    /// Ends its stdin.
+    pub fn hang_up(&mut self) {
+        self.stdin = None;
+    }
+
+    /// What it wrote to stderr, once it has ended.
+    pub fn log(&self) -> String {
+        self.talk.recv_timeout(PATIENCE).unwrap_or_default()
+    }
+
     /// As a power cut would end it.
     pub fn kill(mut self) {
         self.child.kill();

@@ -19,7 +19,7 @@ use crate::{
     problem::Refusal,
     router::App,
     store::{AccountRow, Email, NewAccount},
-    tokens,
+    tokens::{self, Issued},
     visitor::{Newcomer, Visitor},
 };
 
@@ -39,6 +39,13 @@ pub(crate) async fn sign_up(
     _: Newcomer,
     Body(wish): Body<SignUp>,
 ) -> Result<(StatusCode, Json<SignedUp>), Refusal> {
+    open(&app, wish).await?;
+    let next = "/v1/sessions".to_owned();
+    Ok((StatusCode::ACCEPTED, Json(SignedUp { next })))
+}
+
+/// Opens an account, unless the address has one: that is for the next sign-in to find out.
+pub(crate) async fn open(app: &App, wish: SignUp) -> Result<(), Refusal> {
     let email = Email::parse(&wish.email).ok_or(Refusal::bad_body(
         "email must be an address like name@example.org, in ASCII",
     ))?;
@@ -59,10 +66,8 @@ pub(crate) async fn sign_up(
         password,
         now,
     };
-    // Whether the address was taken is for the next sign-in to find out.
     app.store.create_account(account).await?;
-    let next = "/v1/sessions".to_owned();
-    Ok((StatusCode::ACCEPTED, Json(SignedUp { next })))
+    Ok(())
 }
 
 #[utoipa::path(
@@ -81,12 +86,28 @@ pub(crate) async fn sign_in(
     Newcomer(visitor): Newcomer,
     Body(wish): Body<SignIn>,
 ) -> Result<(StatusCode, Json<Session>), Refusal> {
+    let (account_id, issued) = begin_session(&app, &visitor, &wish).await?;
+    let session = Session {
+        account_id,
+        token: issued.token,
+        expires_at: rfc3339(issued.expires),
+    };
+    Ok((StatusCode::CREATED, Json(session)))
+}
+
+/// The token of a session, for who knows the password. Whoever does not learns nothing else, time
+/// included.
+pub(crate) async fn begin_session(
+    app: &App,
+    visitor: &Visitor,
+    wish: &SignIn,
+) -> Result<(AccountId, Issued), Refusal> {
     if wish.password.expose().len() > PASSWORD_BYTES_MAX {
         return Err(Refusal::WRONG_PASSWORD);
     }
     let email = Email::parse(&wish.email);
     let guess = match &email {
-        Some(email) => Some(app.limits.guess(email, &visitor, app.clock.now())?),
+        Some(email) => Some(app.limits.guess(email, visitor, app.clock.now())?),
         None => None,
     };
     let stored = match &email {
@@ -102,13 +123,8 @@ pub(crate) async fn sign_in(
         return Err(Refusal::WRONG_PASSWORD);
     };
     let scopes = [Scope::Account, Scope::Keys].into();
-    let issued = tokens::issue(&app, account, None, Grant::Account, scopes, SESSION_MS);
-    let session = Session {
-        account_id: account,
-        token: issued.token,
-        expires_at: rfc3339(issued.expires),
-    };
-    Ok((StatusCode::CREATED, Json(session)))
+    let issued = tokens::issue(app, account, None, Grant::Account, scopes, SESSION_MS);
+    Ok((account, issued))
 }
 
 #[utoipa::path(
@@ -244,4 +260,5 @@ const INVISIBLE: &[RangeInclusive<char>] = &[
 const PASSWORD_BYTES_MIN: usize = 10;
 /// Bounds what hashing costs.
 const PASSWORD_BYTES_MAX: usize = 1_024;
-const SESSION_MS: u64 = 15 * 60_000;
+/// How long somebody who has signed in needs no password.
+pub(crate) const SESSION_MS: u64 = 15 * 60_000;

@@ -8,6 +8,7 @@ use axum::{
 use skytale_wire::{
     http::{Agent, Agents, SetAgent},
     id::AgentId,
+    token::AccountId,
 };
 
 use crate::{
@@ -32,12 +33,17 @@ pub(crate) async fn list(
     Query(page): Query<Page>,
 ) -> Result<Json<Agents>, Refusal> {
     let account = caller.reader()?;
+    page_of(&app, account, page).await.map(Json)
+}
+
+/// One page of an account's agents.
+pub(crate) async fn page_of(app: &App, account: AccountId, page: Page) -> Result<Agents, Refusal> {
     let (after, limit) = page.read::<AgentId>("after must be an agent's id")?;
     let rows = app.store.agents(account, after, limit).await?;
     let full = u32::try_from(rows.len()).is_ok_and(|count| count == limit);
     let next = rows.last().filter(|_| full).map(|row| row.id);
     let agents = rows.iter().map(shown).collect();
-    Ok(Json(Agents { agents, next }))
+    Ok(Agents { agents, next })
 }
 
 /// `PUT /v1/agents/{id}`. Somebody else's agent is not found rather than forbidden.
@@ -60,6 +66,17 @@ pub(crate) async fn set(
     Body(wish): Body<SetAgent>,
 ) -> Result<StatusCode, Refusal> {
     let account = caller.warden()?;
+    set_to(&app, account, &id, wish).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Shuts an agent of an account out, or lets it in again; relays hear of it at once.
+pub(crate) async fn set_to(
+    app: &App,
+    account: AccountId,
+    id: &str,
+    wish: SetAgent,
+) -> Result<(), Refusal> {
     let id: AgentId = id.parse().map_err(|_| Refusal::NOT_FOUND)?;
     let found = if wish.disabled {
         let now = app.clock.now();
@@ -71,7 +88,7 @@ pub(crate) async fn set(
         return Err(Refusal::NOT_FOUND);
     }
     app.revoked.notify_waiters();
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
 fn shown(row: &AgentRow) -> Agent {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use skytale_wire::{
     http::{Key, Keys, MakeKey, NewKey as NewKeyBody, RotateKey},
     id::Time,
-    token::{KeyId, Scopes},
+    token::{AccountId, KeyId, Scopes},
 };
 
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
     tag = "API keys",
     summary = "Make a key, with the account spelt out",
     description = "",
-    params(("id" = skytale_wire::token::AccountId, Path)),
+    params(("id" = AccountId, Path)),
     request_body = MakeKey,
     security(("key" = ["keys"]), ("session" = [])),
     responses((status = 201, description = "The key, shown this once", body = NewKeyBody)),
@@ -51,7 +51,8 @@ pub(crate) async fn create_for(
     if id.parse() != Ok(maker.account) {
         return Err(Refusal::NOT_FOUND);
     }
-    make(&app, &visitor, maker, wish).await
+    let made = make(&app, &visitor, maker, wish).await?;
+    Ok((StatusCode::CREATED, Json(made)))
 }
 
 #[utoipa::path(
@@ -72,7 +73,8 @@ pub(crate) async fn create(
     Body(wish): Body<MakeKey>,
 ) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
     let maker = caller.key_maker()?;
-    make(&app, &visitor, maker, wish).await
+    let made = make(&app, &visitor, maker, wish).await?;
+    Ok((StatusCode::CREATED, Json(made)))
 }
 
 /// `POST /v1/keys/{id}/rotation`: the new key is as the old one, which goes on for a while or not.
@@ -138,6 +140,14 @@ impl Page {
         PAGE_DEFAULT
     }
 
+    /// What stands behind this one, as much as nobody has said how much of.
+    pub(crate) const fn behind(after: Option<String>) -> Self {
+        Self {
+            limit: PAGE_DEFAULT,
+            after,
+        }
+    }
+
     /// Behind what, and how many.
     pub(crate) fn read<T: FromStr>(
         self,
@@ -169,12 +179,17 @@ pub(crate) async fn list(
     Query(page): Query<Page>,
 ) -> Result<Json<Keys>, Refusal> {
     let account = caller.reader()?;
+    page_of(&app, account, page).await.map(Json)
+}
+
+/// One page of an account's keys.
+pub(crate) async fn page_of(app: &App, account: AccountId, page: Page) -> Result<Keys, Refusal> {
     let (after, limit) = page.read::<KeyId>("after must be a key's id")?;
     let rows = app.store.keys(account, after, limit).await?;
     let full = u32::try_from(rows.len()).is_ok_and(|count| count == limit);
     let next = rows.last().filter(|_| full).map(|row| row.id.to_string());
     let keys = rows.into_iter().map(shown).collect();
-    Ok(Json(Keys { keys, next }))
+    Ok(Keys { keys, next })
 }
 
 #[utoipa::path(
@@ -194,6 +209,12 @@ pub(crate) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
     let account = caller.warden()?;
+    end(&app, account, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Revokes a key of an account; relays hear of it at once.
+pub(crate) async fn end(app: &App, account: AccountId, id: &str) -> Result<(), Refusal> {
     let id: KeyId = id.parse().map_err(|_| Refusal::NOT_FOUND)?;
     let now = app.clock.now();
     if !app.store.revoke_key(account, id.clone(), now).await? {
@@ -201,15 +222,16 @@ pub(crate) async fn revoke(
     }
     app.revoked.notify_waiters();
     app.hasher.forget(&id).await;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
-async fn make(
+/// Makes a key. What is returned is the only place where it is ever shown.
+pub(crate) async fn make(
     app: &App,
     visitor: &Visitor,
     maker: KeyMaker,
     wish: MakeKey,
-) -> Result<(StatusCode, Json<NewKeyBody>), Refusal> {
+) -> Result<NewKeyBody, Refusal> {
     if !is_name(&wish.name) {
         return Err(Refusal::bad_body(
             "name must have 1 to 100 printable characters",
@@ -243,7 +265,7 @@ async fn make(
     match app.store.create_key(row, app.config.live_keys_max).await? {
         KeyCreated::TooMany => Err(Refusal::TOO_MANY_KEYS),
         KeyCreated::NoAccount => Err(Refusal::NOT_FOUND),
-        KeyCreated::Yes => Ok((StatusCode::CREATED, Json(shown))),
+        KeyCreated::Yes => Ok(shown),
     }
 }
 
@@ -288,7 +310,7 @@ fn new_shown(key: &ApiKey, row: &NewKey) -> NewKeyBody {
     }
 }
 
-fn shown(row: KeyRow) -> Key {
+pub(crate) fn shown(row: KeyRow) -> Key {
     Key {
         id: row.id.to_string(),
         name: row.name,

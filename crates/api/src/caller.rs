@@ -51,6 +51,24 @@ pub(crate) struct KeyMaker {
 }
 
 impl Caller {
+    /// Somebody who has signed in, by the token of the session, and counted as all callers are. What was
+    /// bought with a key opens nothing here.
+    pub(crate) async fn in_session(
+        app: &App,
+        visitor: &Visitor,
+        token: &str,
+    ) -> Result<Self, Refusal> {
+        let of_session = |caller: Self| match caller.proof {
+            Proof::Session(..) => Ok(caller),
+            Proof::Key(_) | Proof::Token(_) => Err(Refusal::UNAUTHENTICATED),
+        };
+        let checked = by_token(app, token).await.and_then(of_session);
+        let caller = counted(app, visitor, checked)?;
+        app.limits
+            .account(caller.account, visitor, app.clock.now())?;
+        Ok(caller)
+    }
+
     /// Whose account it is, whatever the caller may do with it.
     pub(crate) const fn account(&self) -> AccountId {
         self.account

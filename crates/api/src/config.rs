@@ -80,6 +80,10 @@ pub struct Config {
     #[config(env = "SKYTALE_API_TRUSTED_PROXIES", default = [], parse_env = confique::env::parse::list_by_comma)]
     pub trusted_proxies: Vec<Cidr>,
 
+    /// Whether the dashboard is served at `/ui`, for people with a browser.
+    #[config(env = "SKYTALE_API_UI", default = true)]
+    pub ui: bool,
+
     /// Where health and metrics are read, by plain HTTP: for the operator's own network only.
     /// Nothing is served there unless an address is given.
     #[config(env = "SKYTALE_API_ADMIN_ADDR")]

@@ -39,6 +39,7 @@ mod store;
 mod tally;
 mod tls;
 mod tokens;
+mod ui;
 mod usage;
 mod visitor;
 

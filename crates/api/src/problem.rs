@@ -12,13 +12,14 @@ use axum::{
             CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE,
             X_CONTENT_TYPE_OPTIONS,
         },
+        response::Parts,
     },
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use skytale_wire::http::{Code, Problem};
 
-use crate::{router::App, secret::Busy, store::Failure, visitor::Visitor};
+use crate::{router::App, secret::Busy, store::Failure, ui, visitor::Visitor};
 
 /// A refusal. Its text is fixed, so nothing that a caller sent comes back in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,11 @@ impl Refusal {
         StatusCode::UNAUTHORIZED,
         Code::Unauthenticated,
         "this is for relays that the server was started with (--relay), and their clocks must agree with its own",
+    );
+    pub(crate) const FORGED_FORM: Self = Self::new(
+        StatusCode::FORBIDDEN,
+        Code::Denied,
+        "this form came from another page or an older session: open the page again, and send it from there",
     );
     pub(crate) const NOT_FOUND: Self = Self::new(
         StatusCode::NOT_FOUND,
@@ -202,6 +208,28 @@ impl Refusal {
         }
     }
 
+    pub(crate) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) const fn code(&self) -> Code {
+        self.code
+    }
+
+    pub(crate) const fn detail(&self) -> &'static str {
+        self.detail
+    }
+
+    pub(crate) const fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after_s
+    }
+
+    /// The one that travels beside an answer, or what its status says.
+    pub(crate) fn of(answer: &mut Parts) -> Self {
+        let beside = answer.extensions.remove::<Self>();
+        beside.unwrap_or_else(|| Self::from_status(answer.status))
+    }
+
     /// What axum or hyper refused by status alone.
     pub(crate) fn from_status(status: StatusCode) -> Self {
         let (code, detail) = match status {
@@ -254,6 +282,8 @@ pub(crate) async fn door(State(app): State<App>, mut request: Request, next: Nex
     let visitor = Visitor::enter(&mut request, &app.config.trusted_proxies);
     let id = app.request_id();
     let method = request.method().clone();
+    let path = request.uri().path();
+    let page = ui::has(&app.config, path).then(|| path.to_owned());
     let route = request
         .extensions()
         .get::<MatchedPath>()
@@ -271,9 +301,15 @@ pub(crate) async fn door(State(app): State<App>, mut request: Request, next: Nex
     if (response.status().is_client_error() || response.status().is_server_error())
         && !speaks_for_itself(&response)
     {
-        response = in_words(response, &id);
+        response = match &page {
+            Some(path) => ui::told(response, path, &id),
+            None => in_words(response, &id),
+        };
     }
     let headers = response.headers_mut();
+    if page.is_some() {
+        ui::guard(headers);
+    }
     visitor.write(headers);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if app.config.tls_cert.is_some() {
@@ -304,21 +340,17 @@ pub(crate) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
 /// Browsers come by TLS from now on. Behind a proxy it is the proxy's to say.
 const A_YEAR_BY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// `/readyz` says which part is not ready in a body of its own.
+/// `/readyz` says which part is not ready in a body of its own, and a page may ask again.
 fn speaks_for_itself(response: &Response) -> bool {
-    response
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind == "application/json")
+    let own = ["application/json", "text/html; charset=utf-8"];
+    let kind = response.headers().get(CONTENT_TYPE);
+    kind.is_some_and(|kind| own.iter().any(|own| kind == own))
 }
 
 /// Keeps the status and headers such as `Allow`, and replaces the body.
 fn in_words(response: Response, request_id: &str) -> Response {
     let (mut parts, _) = response.into_parts();
-    let refusal = parts
-        .extensions
-        .remove::<Refusal>()
-        .unwrap_or_else(|| Refusal::from_status(parts.status));
+    let refusal = Refusal::of(&mut parts);
     let problem = Problem {
         kind: "about:blank".to_owned(),
         title: refusal

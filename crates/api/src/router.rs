@@ -35,10 +35,10 @@ use crate::{
     signing::SigningKeys,
     store::Store,
     tally::Tally,
-    tokens, usage,
+    tokens, ui, usage,
 };
 
-/// The server's routes and their description; nothing else answers.
+/// The server's routes for programs, and their description; nothing else answers but pages for people.
 pub(crate) fn described() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(accounts::sign_up))
@@ -71,6 +71,7 @@ pub(crate) fn described() -> OpenApiRouter<App> {
 pub(crate) fn routes(app: App) -> Router {
     Router::from(described())
         .route_layer(middleware::from_fn_with_state(app.clone(), once::door))
+        .merge(ui::routes(&app.config))
         .fallback(async || Refusal::NOT_FOUND)
         .layer(DefaultBodyLimit::max(app.config.body_bytes_max))
         .layer(CatchPanicLayer::custom(problem::panicked))

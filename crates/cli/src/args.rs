@@ -299,6 +299,9 @@ pub(crate) struct Up {
     /// Let nobody join who has no account here
     #[arg(long)]
     pub(crate) no_guests: bool,
+    /// Serve no dashboard for browsers at /ui
+    #[arg(long)]
+    pub(crate) no_ui: bool,
     /// The least that every agent's line must hide: a mode or preset, as for --traffic
     /// [default: padded]
     #[arg(long, value_name = "MODE", value_parser = at_least)]
@@ -340,6 +343,9 @@ pub(crate) struct Api {
     /// A reverse proxy in front of it speaks TLS, so it may listen beyond this machine
     #[arg(long)]
     pub(crate) behind_proxy: bool,
+    /// Serve no dashboard for browsers at /ui
+    #[arg(long)]
+    pub(crate) no_ui: bool,
     /// How many messages an account may send in a month
     #[arg(long, value_name = "COUNT")]
     pub(crate) messages_per_month: Option<u64>,

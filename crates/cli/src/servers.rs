@@ -117,6 +117,7 @@ pub(crate) async fn api(
     let flags = Layer {
         addr: wish.api_addr,
         behind_proxy: wish.behind_proxy.then_some(true),
+        ui: wish.no_ui.then_some(false),
         tls_cert: wish.tls_cert,
         tls_key: wish.tls_key,
         admin_addr: wish.admin.admin_addr.and_then(|addr| addr.0),

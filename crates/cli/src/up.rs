@@ -59,6 +59,7 @@ pub(crate) async fn run(
     let settings = Settings::load(&up.settings)?;
     let flags = Layer {
         addr: up.api_addr,
+        ui: up.no_ui.then_some(false),
         admin_addr: up.admin.admin_addr.and_then(|addr| addr.0),
         ..servers::database(up.database)?
     };

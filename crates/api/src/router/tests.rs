@@ -29,6 +29,7 @@ mod races;
 mod relays;
 mod standing;
 mod tokens;
+mod ui;
 mod usage;
 
 const NOW: Time = Time(1_790_000_000_000);

@@ -297,3 +297,17 @@ fn the_units_are_what_systemd_understands() {
         assert!(ours.is_empty() && judged.status.success(), "{said}");
     }
 }
+
+#[test]
+fn a_dashboard_is_served_unless_it_is_switched_off() {
+    let machines = [Machine::new(), Machine::new(), Machine::new()];
+    let shown = machines[0].serve(&format!("up --json {FREE}"));
+    let hidden = machines[1].serve(&format!("up --json --no-ui {FREE}"));
+    let alone = machines[2].serve("api --json --no-ui --api-addr 127.0.0.1:0");
+
+    let (status, page) = get(&shown.text("api"), "/ui/sign-in");
+    assert!(status == 200 && page.contains("<h1>Sign in</h1>"), "{page}");
+    for server in [&hidden, &alone] {
+        assert_eq!(get(&server.text("api"), "/ui/sign-in").0, 404);
+    }
+}

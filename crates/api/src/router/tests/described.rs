@@ -75,9 +75,25 @@ async fn every_described_operation_answers_as_described_and_nothing_else_answers
         "/admin",
         "/openapi.yaml",
         "/favicon.ico",
+        "/ui/",
+        "/ui/nowhere",
+        "/ui/keys/nobody",
+        "/uix",
     ] {
         let answer = house.get(hidden, "").await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{hidden}");
+    }
+}
+
+/// The dashboard is the one thing that answers and is not described: it is for people, and all of it
+/// lies below `/ui`, where nothing for programs does.
+#[test]
+fn only_pages_for_people_are_left_out_of_the_description() {
+    assert!(operations().iter().all(|it| !it.path.starts_with("/ui")));
+    let pages = crate::ui::all();
+    assert!(pages.len() >= 10);
+    for (path, _) in pages {
+        assert!(path == "/ui" || path.starts_with("/ui/"), "{path}");
     }
 }
 
