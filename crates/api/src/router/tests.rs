@@ -90,7 +90,9 @@ impl House {
         Self::start(config, now, dir).await
     }
 
+    /// Whatever is asked here, and by whichever test: the answer is one of those described.
     async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let (parts, body) = self
             .router
             .clone()
@@ -99,11 +101,13 @@ impl House {
             .unwrap()
             .into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();
-        Answer {
+        let answer = Answer {
             status: parts.status,
             headers: parts.headers,
             body: String::from_utf8(body.to_vec()).unwrap(),
-        }
+        };
+        described::check(&method, &path, &answer);
+        answer
     }
 
     async fn call(&self, method: Method, path: &str, bearer: &str, body: Value) -> Answer {
