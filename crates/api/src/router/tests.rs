@@ -18,9 +18,12 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::run::Server;
 
+mod clocks;
+mod crowded;
 mod described;
 mod forged;
 mod limits;
+mod needles;
 mod odd;
 mod once;
 mod races;
@@ -66,6 +69,7 @@ impl House {
     }
 
     async fn start(config: Config, now: Arc<AtomicU64>, dir: tempfile::TempDir) -> Self {
+        needles::watch();
         let hand = Arc::clone(&now);
         let clock = Clock::from_fn(move || Time(hand.load(Ordering::Relaxed)));
         let app = Server::bind_with(config, clock).await.unwrap().into_app();
@@ -90,7 +94,8 @@ impl House {
         Self::start(config, now, dir).await
     }
 
-    /// Whatever is asked here, and by whichever test: the answer is one of those described.
+    /// Whatever is asked here, and by whichever test: the answer is one of those described, and nothing
+    /// secret was said beside it.
     async fn send(&self, request: Request<Body>) -> Answer {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let (parts, body) = self
@@ -107,6 +112,7 @@ impl House {
             body: String::from_utf8(body.to_vec()).unwrap(),
         };
         described::check(&method, &path, &answer);
+        needles::check(&method, &answer, &self.app);
         answer
     }
 
