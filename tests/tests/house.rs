@@ -210,6 +210,50 @@ fn no_mls_library_is_built_into_relay_or_api_server() {
     );
 }
 
+/// A26 of docs/attacks.md: what cannot call anybody cannot be made to call somebody's URL.
+#[test]
+fn the_api_server_is_built_without_an_http_client() {
+    let has_client = |name: &str| {
+        let tree = built_from(name);
+        let mut clients = HTTP_CLIENTS.iter().map(|client| format!("\n{client} v"));
+        clients.any(|client| tree.contains(&client))
+    };
+    assert!(!has_client("skytale-api"));
+    assert!(
+        has_client("skytale-relay"),
+        "this test no longer recognises an HTTP client"
+    );
+}
+
+/// A32 of docs/attacks.md: an `==` that ends at the first byte that differs says how much was right. What
+/// holds a secret has none, or one of `subtle`.
+#[test]
+fn secrets_are_not_compared_byte_by_byte() {
+    for (file, name) in SECRETS {
+        let text = read(file);
+        let at = [" {", "(", ";"]
+            .iter()
+            .find_map(|after| text.find(&format!("struct {name}{after}")))
+            .unwrap_or_else(|| panic!("{name} is not in {file}"));
+        let (before, _) = text.split_at(at);
+        let attributes = before.rsplit("\n\n").next().unwrap_or_default();
+        assert!(!attributes.contains("PartialEq"), "{name} derives ==");
+        if let Some((_, own)) = text.split_once(&format!("impl PartialEq for {name} ")) {
+            let body = own.split("\n}\n").next().unwrap_or_default();
+            assert!(body.contains(".ct_eq("), "{name} has an == of its own");
+        }
+    }
+    for file in tree().iter().filter(|file| is(file, &["rs"])) {
+        for (number, line) in numbered(&read(file)) {
+            let found = [".expose() ==", ".expose() !=", "== secret", "== password"]
+                .iter()
+                .any(|form| line.contains(form));
+            let is_here = file == "tests/tests/house.rs";
+            assert!(is_here || !found, "{file}:{number}: {line}");
+        }
+    }
+}
+
 #[test]
 fn no_crate_is_a_drawer_for_odds_and_ends() {
     for package in packages() {
@@ -363,6 +407,29 @@ fn the_readme_shows_lines_of_the_example() {
     }
 }
 
+/// Each attack of the list is in it once, and says by which test it is held or that it is by none.
+#[test]
+fn every_attack_names_what_holds_it() {
+    let text = read("docs/attacks.md");
+    let rows: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("| A"))
+        .collect();
+    let names: Vec<&str> = rows
+        .iter()
+        .filter_map(|row| row.split('|').nth(1).map(str::trim))
+        .collect();
+    let all: Vec<String> = (1..=34).map(|number| format!("A{number}")).collect();
+    assert_eq!(names, all);
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').collect();
+        assert_eq!(cells.len(), 6, "{row}");
+        let is_held = !holders(cells[3]).is_empty();
+        assert!(is_held || cells[3].trim() == "nothing", "{row}");
+        assert!(is_held || !cells[4].trim().is_empty(), "why not? {row}");
+    }
+}
+
 #[test]
 fn every_invariant_and_every_claim_names_what_holds_it() {
     for (file, heading, least) in [
@@ -478,6 +545,23 @@ fn is(file: &str, extensions: &[&str]) -> bool {
 fn has_extension(file: &str) -> bool {
     Path::new(file).extension().is_some()
 }
+
+/// Crates by which a program calls others over HTTP.
+const HTTP_CLIENTS: &[&str] = &["reqwest", "ureq", "isahc", "attohttpc", "curl", "awc"];
+
+/// Where secrets of the API server are held, and tokens are signed.
+const SECRETS: &[(&str, &str)] = &[
+    ("crates/wire/src/http.rs", "Secret"),
+    ("crates/wire/src/token.rs", "Signer"),
+    ("crates/api/src/secret.rs", "ApiKey"),
+    ("crates/api/src/secret.rs", "Hashed"),
+    ("crates/api/src/secret.rs", "Hasher"),
+    ("crates/api/src/once.rs", "Secrets"),
+    ("crates/api/src/once.rs", "Secret"),
+    ("crates/api/src/signing.rs", "Ring"),
+    ("crates/api/src/database_url.rs", "DatabaseUrl"),
+    ("crates/api/src/database_url.rs", "Parts"),
+];
 
 /// Written so that this file does not find itself.
 const UNSAFE: &str = concat!("un", "safe");

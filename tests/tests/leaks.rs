@@ -1,10 +1,12 @@
-//! Secrets and what is said stay where they belong: the most talkative logs, the errors and the
-//! relay's and API server's files are searched for them, in every form in which they could stand
+//! Secrets, addresses of accounts and what is said stay where they belong: the most talkative logs, the
+//! errors, refusals, metrics and the relay's and API server's files are searched for them, in every form in which they could stand
 //! there. What the logs do hold is searched for in the same way, as the control.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::Path,
     sync::mpsc::{self, Receiver},
 };
@@ -18,13 +20,18 @@ use skytale_wire::id::AgentId;
 /// What is said in the session; no other text has this in it.
 const SAID: &str = "haystack-needle-Quahog-7741";
 const PASSWORD: &str = "correct-horse-Quahog-9920";
+const EMAIL: &str = "carol.quahog@example.org";
+const ONCE: &str = "once-Quahog-5512";
 
 #[test]
 fn logs_errors_and_server_files_hold_no_secret_and_nothing_that_was_said() {
     let machine = Machine::logging("trace");
     let guest = Machine::logging("trace");
     let mut heard = Heard::default();
-    let servers = machine.up(None);
+    let servers = machine.serve(
+        "up --json --quiet --api-addr 127.0.0.1:0 --relay-addr 127.0.0.1:0 --health-addr 127.0.0.1:0 --grpc-addr 127.0.0.1:0 --admin-addr 127.0.0.1:0",
+    );
+    let api = servers.text("api").to_owned();
     let say = |machine: &Machine, stdin: &str, arguments: &str, heard: &mut Heard| {
         let ran = machine.say(stdin, arguments);
         heard.note(arguments, &ran);
@@ -52,10 +59,7 @@ fn logs_errors_and_server_files_hold_no_secret_and_nothing_that_was_said() {
         .to_owned();
     let made = say(&machine, "", "keys create ci", &mut heard).ok();
     let made = made.line().to_owned();
-    let account = format!(
-        "--email carol@example.org --api-url {}",
-        servers.text("api")
-    );
+    let account = format!("--email {EMAIL} --api-url {api}");
     let sign_up = format!("signup --password-stdin {account}");
     say(&guest, PASSWORD, &sign_up, &mut heard).ok();
     let wrong = format!("login --password-stdin {account}");
@@ -89,6 +93,41 @@ fn logs_errors_and_server_files_hold_no_secret_and_nothing_that_was_said() {
         let ran = finish(command, "");
         heard.note(name, &ran);
     }
+    // Refusals of the API server, and what its operator and the relay's read of numbers.
+    for bearer in [made.as_str(), token.as_str(), PASSWORD] {
+        for (path, body) in [
+            (
+                "/v1/sessions",
+                format!(r#"{{"email":"{EMAIL}","password":"{SAID}"}}"#),
+            ),
+            (
+                "/v1/accounts",
+                format!(r#"{{"email":"{PASSWORD}","password":"{made}"}}"#),
+            ),
+            ("/v1/accounts", format!(r#"{{"{EMAIL}":"{token}"}}"#)),
+            (
+                "/v1/tokens",
+                format!(r#"{{"agent_id":"{token}","audience":"{made}"}}"#),
+            ),
+            (
+                format!("/v1/keys/{made}/rotation").as_str(),
+                "{}".to_owned(),
+            ),
+            (format!("/v1/keys?after={token}").as_str(), EMAIL.to_owned()),
+            (format!("/{EMAIL}").as_str(), String::new()),
+        ] {
+            let answer = ask(&api, &format!("POST {path}"), bearer, &body);
+            assert!(answer.starts_with("HTTP/1.1 4"), "{path}: {answer}");
+            heard.add("a refusal", answer);
+        }
+    }
+    for address in [servers.text("admin"), servers.text("health")] {
+        for path in ["/livez", "/readyz", "/metrics"] {
+            let answer = ask(address, &format!("GET {path}"), "", "");
+            assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+            heard.add(path, answer);
+        }
+    }
     let other_key = "5a".repeat(32);
     let mut command = machine.command(program(), &["whoami", "--as", "planner"]);
     command.env("SKYTALE_VAULT_KEY", &other_key);
@@ -105,6 +144,8 @@ fn logs_errors_and_server_files_hold_no_secret_and_nothing_that_was_said() {
         Needle::text("a token's signature", token.rsplit_once('.').unwrap().1),
         Needle::text("an API key", secret_part(&made)),
         Needle::text("the other vault key", &other_key),
+        Needle::text("an e-mail", EMAIL),
+        Needle::text("an Idempotency-Key", ONCE),
     ];
     let mut keys = Vec::new();
     for (machine, names) in [(&machine, &["planner", "coder"][..]), (&guest, &["guest"])] {
@@ -123,7 +164,19 @@ fn logs_errors_and_server_files_hold_no_secret_and_nothing_that_was_said() {
     let saved = context.lines().find(|line| line.starts_with("api_key"));
     let saved = saved.unwrap().split('"').nth(1).unwrap().to_owned();
     secrets.push(Needle::text("the saved API key", secret_part(&saved)));
+    let signed_up = fs::read_dir(guest.config().join("contexts")).unwrap();
+    let signed_up = signed_up.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+    let signed_up: String = signed_up.collect();
+    let (_, own) = signed_up.split_once("sk_live_").unwrap();
+    let own = own.split('"').next().unwrap();
+    secrets.push(Needle::text(
+        "a key of who signed up",
+        own.split_once('_').unwrap().1,
+    ));
     let server = machine.data().join("server");
+    let signing_key = fs::read_to_string(server.join("keys/signing.key")).unwrap();
+    let signing_key = HEXLOWER.decode(signing_key.trim().as_bytes()).unwrap();
+    secrets.push(Needle::bytes("the key that signs tokens", &signing_key));
     let relay_key = fs::read(server.join("relay").join("relay.key")).unwrap();
     secrets.push(Needle::bytes("the relay's key", &relay_key));
     let relay_id = servers.text("relay").split_once('@').unwrap().0.to_owned();
@@ -149,7 +202,13 @@ fn logs_errors_and_server_files_hold_no_secret_and_nothing_that_was_said() {
     ] {
         println!("{part}: {} lines", all.matches(part).count());
     }
-    for part in ["TRACE", "DEBUG", "skytale_sdk", "skytale_relay"] {
+    for part in [
+        "TRACE",
+        "DEBUG",
+        "skytale_sdk",
+        "skytale_relay",
+        "skytale_api",
+    ] {
         assert!(all.contains(part), "the control: {part}");
     }
     let shown = Needle::text("the relay's short name", relay_id.split_at(8).0);
@@ -158,13 +217,19 @@ fn logs_errors_and_server_files_hold_no_secret_and_nothing_that_was_said() {
     // What lies at the servers: nothing that was said, and no secret but their own.
     let planner: AgentId = machine.id_of("planner").parse().unwrap();
     let known = Needle::bytes("an agent's id", &planner.0);
-    let (mut files, mut found) = (0, false);
+    let (mut files, mut found, mut known_files) = (0, false, 0);
     visit(&server, &mut |path, bytes| {
         files += 1;
         found |= known.is_in(bytes);
         let name = path.display().to_string();
         for needle in &secrets {
-            let own = path.ends_with("relay.key") && needle.what == "the relay's key";
+            let own = match needle.what {
+                "the relay's key" => path.ends_with("relay.key"),
+                "the key that signs tokens" => path.ends_with("signing.key"),
+                "an e-mail" => name.contains("api.db"),
+                _ => false,
+            };
+            known_files += u32::from(own && needle.is_in(bytes));
             if !own {
                 needle.must_not_be_in(bytes, &name);
             }
@@ -174,6 +239,22 @@ fn logs_errors_and_server_files_hold_no_secret_and_nothing_that_was_said() {
         files > 3 && found,
         "the control: the archive names its agents"
     );
+    assert!(known_files >= 3, "the control: each lies where it belongs");
+}
+
+/// The whole answer to a request, as it comes; to one that has an `Idempotency-Key` as well.
+fn ask(address: &str, target: &str, bearer: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address.trim_start_matches("http://")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let request = format!(
+        "{target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {bearer}\r\n\
+         idempotency-key: {ONCE}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// Two actors of the same machine, whose logs are the SDK's and nobody else's.

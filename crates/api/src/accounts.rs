@@ -8,7 +8,9 @@ use std::ops::RangeInclusive;
 
 use axum::{Json, extract::State, http::StatusCode};
 use skytale_wire::{
-    http::{Account, ChangePassword, DeleteAccount, Secret, Session, SignIn, SignUp, SignedUp},
+    http::{
+        Account, ChangePassword, DeleteAccount, Problem, Secret, Session, SignIn, SignUp, SignedUp,
+    },
     token::{AccountId, Grant, Scope},
 };
 
@@ -79,7 +81,10 @@ pub(crate) async fn open(app: &App, wish: SignUp) -> Result<(), Refusal> {
     description = "",
     request_body = SignIn,
     security(()),
-    responses((status = 201, description = "A quarter of an hour in which the account is open to its owner", body = Session)),
+    responses(
+        (status = 201, description = "A quarter of an hour in which the account is open to its owner", body = Session),
+        (status = 401, description = "This e-mail and password do not belong together", content_type = "application/problem+json", body = Problem),
+    ),
 )]
 pub(crate) async fn sign_in(
     State(app): State<App>,

@@ -1,6 +1,7 @@
 //! `Idempotency-Key`: a request that is sent again, because its answer was lost, takes effect once.
 //!
-//! Any POST may carry one. The first request with it is carried out to its end, whether or not
+//! Any POST of a person or a program may carry one; what relays report has numbers instead, by which
+//! it counts once, and the header changes nothing there. The first request with it is carried out to its end, whether or not
 //! somebody still waits, and its answer kept for a day; the same request again, of the same account
 //! by the same key or a session (or, on the two routes that are open to everybody, from the same
 //! address), gets that answer. Refusals are not kept: nothing happened, so the next try is a first
@@ -55,7 +56,9 @@ struct Repeatable {
 /// What every request to a route passes; those without the header just pass.
 pub(crate) async fn door(State(app): State<App>, request: Request, next: Next) -> Response {
     let asks = request.method() == Method::POST && request.headers().contains_key(NAME);
-    if !asks {
+    let route = request.extensions().get::<MatchedPath>();
+    let is_numbered = route.is_some_and(|it| NUMBERED.contains(&it.as_str()));
+    if !asks || is_numbered {
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
@@ -268,6 +271,8 @@ const NAME: &str = "idempotency-key";
 const OPEN: &[&str] = &["/v1/accounts", "/v1/sessions"];
 /// Routes whose answers hold no secret. All others are taken to.
 const PLAIN: &[&str] = &["/v1/accounts"];
+/// Routes whose requests count once by a number in them.
+const NUMBERED: &[&str] = &["/v1/usage-reports"];
 const KEY_CHARS_MAX: usize = 128;
 /// How long a repeat waits before it looks again whether the first one is finished.
 const PAUSE_MIN: Duration = Duration::from_millis(20);

@@ -103,11 +103,16 @@ fn describe() -> Value {
         json!(<skytale_wire::http::Code as utoipa::PartialSchema>::schema());
     components["responses"] = REFUSALS
         .iter()
-        .map(|(status, what)| (format!("Refused{status}"), refusal(what)))
+        .map(|(status, what)| (format!("Refused{status}"), refusal(*status, what)))
+        .collect::<Map<_, _>>()
+        .into();
+    components["headers"] = HEADERS
+        .iter()
+        .map(|(name, is_always, form, what)| ((*name).to_owned(), header(*is_always, form, what)))
         .collect::<Map<_, _>>()
         .into();
     for (method, operation) in operations(&mut described) {
-        add_refusals(method == "post", operation);
+        complete(method, operation);
     }
     described
 }
@@ -121,20 +126,25 @@ fn operations(described: &mut Value) -> impl Iterator<Item = (&str, &mut Value)>
     })
 }
 
-/// Which refusals a caller may meet follows from what the operation asks for.
-fn add_refusals(is_post: bool, operation: &mut Value) {
+/// Which refusals and headers a caller may meet follows from what the operation asks for.
+fn complete(method: &str, operation: &mut Value) {
     let body = operation.get("requestBody").is_some();
-    let proof = operation["security"].as_array().is_some_and(|all| {
-        all.iter()
-            .any(|one| one.as_object().is_some_and(|one| !one.is_empty()))
-    });
-    let passwords = operation["operationId"] == "sign_in";
+    let proofs = operation["security"].as_array().into_iter().flatten();
+    let proofs: Vec<String> = proofs
+        .filter_map(Value::as_object)
+        .flat_map(|one| one.keys().cloned())
+        .collect();
+    let is_for_relays = proofs.iter().any(|proof| proof == "relay");
+    // Where a proof is asked for, or could be guessed, callers are counted; relays are not.
+    let is_counted = !is_for_relays && (body || !proofs.is_empty());
+    // What relays say has numbers by which it counts once.
+    let is_repeatable = method == "post" && !is_for_relays;
     let (mut path, mut query) = (false, false);
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
         path |= parameter["in"] == "path";
         query |= parameter["in"] == "query";
     }
-    let mut statuses = vec![408, 429, 500, 503];
+    let mut statuses = vec![408, 500, 503];
     if body {
         statuses.extend([400, 413, 415, 422]);
     }
@@ -144,29 +154,74 @@ fn add_refusals(is_post: bool, operation: &mut Value) {
     if path {
         statuses.extend([400, 404]);
     }
-    if proof {
+    if !proofs.is_empty() {
         statuses.extend([401, 403]);
     }
-    if passwords {
-        statuses.push(401);
+    if is_counted {
+        statuses.push(429);
     }
-    if is_post {
+    if is_repeatable {
         // An Idempotency-Key that is none, was used for something else, or is under way.
         statuses.extend([400, 409, 422]);
+        let parameters = &mut operation["parameters"];
+        if parameters.is_null() {
+            *parameters = json!([]);
+        }
+        let parameters = parameters.as_array_mut().expect("parameters are a list");
+        parameters.push(idempotency_key());
+    }
+    let responses = operation["responses"].as_object_mut();
+    let responses = responses.expect("an operation has responses");
+    for (status, response) in &mut *responses {
+        response["headers"] = headers(status, is_counted);
     }
     for status in statuses {
         let said = json!({"$ref": format!("#/components/responses/Refused{status}")});
-        let responses = operation["responses"].as_object_mut();
-        let responses = responses.expect("an operation has responses");
         responses.entry(status.to_string()).or_insert(said);
     }
 }
 
-fn refusal(what: &str) -> Value {
+fn idempotency_key() -> Value {
+    json!({
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": false,
+        "description": "Any text of the caller's own: within a day, the same request with it takes \
+            effect once. Its answer is given again; one that held a secret for a minute only.",
+        "schema": {"type": "string", "pattern": r#"^([!#-~]{1,128}|"[!#-~]{1,128}")$"#},
+    })
+}
+
+fn refusal(status: u16, what: &str) -> Value {
     json!({
         "description": what,
+        "headers": headers(&status.to_string(), true),
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     })
+}
+
+/// The headers by which an answer of this status may say something.
+fn headers(status: &str, is_counted: bool) -> Value {
+    let mut names = vec!["X-Request-Id"];
+    if is_counted {
+        names.extend(["RateLimit", "RateLimit-Policy"]);
+    }
+    match status {
+        "401" => names.push("WWW-Authenticate"),
+        "403" | "409" | "429" | "503" => names.push("Retry-After"),
+        _ => {}
+    }
+    let place = |name: &str| json!({"$ref": format!("#/components/headers/{name}")});
+    let headers = names.into_iter().map(|name| (name.to_owned(), place(name)));
+    headers.collect::<Map<_, _>>().into()
+}
+
+fn header(is_always: bool, form: &str, what: &str) -> Value {
+    let schema = match form {
+        "integer" => json!({"type": "integer", "minimum": 0}),
+        pattern => json!({"type": "string", "pattern": pattern}),
+    };
+    json!({"description": what, "required": is_always, "schema": schema})
 }
 
 fn security_schemes() -> Value {
@@ -234,5 +289,40 @@ const REFUSALS: [(u16, &str); 12] = [
     (
         503,
         "As much work waits as may wait, or the database or a relay does not answer: come again after retry_after_s",
+    ),
+];
+
+/// Headers of answers: whether they are always there where they are named, what they look like, and
+/// what they say.
+const HEADERS: [(&str, bool, &str, &str); 5] = [
+    (
+        "X-Request-Id",
+        true,
+        "^req_[0-9a-f]{32}$",
+        "Finds the request in the server's log",
+    ),
+    (
+        "RateLimit",
+        false,
+        r#"^"[a-z-]+";r=[0-9]+;t=[0-9]+(, "[a-z-]+";r=[0-9]+;t=[0-9]+)*$"#,
+        "What is left of each limit that the request met, and after how many seconds all of it is there again",
+    ),
+    (
+        "RateLimit-Policy",
+        false,
+        r#"^"[a-z-]+";q=[0-9]+;w=[0-9]+(, "[a-z-]+";q=[0-9]+;w=[0-9]+)*$"#,
+        "How many requests each of these limits allows, and in how many seconds",
+    ),
+    (
+        "Retry-After",
+        false,
+        "integer",
+        "After how many seconds the request may pass",
+    ),
+    (
+        "WWW-Authenticate",
+        true,
+        "^Bearer$",
+        "How to prove who calls",
     ),
 ];

@@ -55,6 +55,15 @@ struct Ring {
     current: Signer,
     next: Option<Next>,
     retired: Vec<Retired>,
+    checked_by: RwLock<Option<CheckedBy>>,
+}
+
+/// What tokens are checked by from one change of the keys that count to the next.
+#[derive(Debug, Clone)]
+struct CheckedBy {
+    from: Time,
+    until: Time,
+    verifier: Arc<Verifier>,
 }
 
 #[derive(Debug)]
@@ -99,9 +108,7 @@ impl SigningKeys {
 
     /// What a token for this server says, or why it counts for nothing.
     pub(crate) fn verify(&self, jwt: &str, now: Time) -> Result<Claims, Refused> {
-        Verifier::new(Audience::Api, &self.ring().public(now))
-            .map_err(|_| Refused::UnknownKey)?
-            .verify(jwt, now)
+        self.ring().verifier(now)?.verify(jwt, now)
     }
 
     /// The keys whose tokens count now, and the one that will sign next.
@@ -128,7 +135,44 @@ impl Ring {
             current,
             next,
             retired,
+            checked_by: RwLock::default(),
         })
+    }
+
+    /// Made when it is first asked for, and held until a key comes or goes.
+    fn verifier(&self, now: Time) -> Result<Arc<Verifier>, Refused> {
+        let held = self.checked_by.read();
+        let held = held.unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(held) = held.filter(|it| it.from <= now && now < it.until) {
+            return Ok(held.verifier);
+        }
+        let verifier = Verifier::new(Audience::Api, &self.public(now));
+        let verifier = Arc::new(verifier.map_err(|_| Refused::UnknownKey)?);
+        let made = CheckedBy {
+            from: self
+                .ends()
+                .filter(|end| *end <= now)
+                .max()
+                .unwrap_or(Time(0)),
+            until: self
+                .ends()
+                .filter(|end| now < *end)
+                .min()
+                .unwrap_or(Time(u64::MAX)),
+            verifier: Arc::clone(&verifier),
+        };
+        let mut checked_by = self
+            .checked_by
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *checked_by = Some(made);
+        Ok(verifier)
+    }
+
+    /// When keys of [`Self::public`] stop counting. One that will sign counts from the beginning.
+    fn ends(&self) -> impl Iterator<Item = Time> {
+        let next = self.next.iter().map(|next| ends_after(next.from));
+        next.chain(self.retired.iter().map(|it| it.until))
     }
 
     fn signer(&self, now: Time) -> &Signer {
@@ -562,6 +606,30 @@ mod tests {
         keys.reload(due).unwrap();
         assert_eq!(keys.ring().current.kid(), rotated.kid);
         assert!(keys.public(due).count() == 2);
+    }
+
+    #[test]
+    fn a_verifier_is_held_until_a_key_comes_or_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = open(dir.path());
+        let rotated = rotate(dir.path(), NOW, Pace::Gentle).unwrap();
+        keys.reload(NOW).unwrap();
+        let ring = keys.ring();
+        let end = rotated.old_counts_until;
+        let is_same = |one: Time, other: Time| {
+            let (one, other) = (ring.verifier(one), ring.verifier(other));
+            Arc::ptr_eq(&one.unwrap(), &other.unwrap())
+        };
+
+        assert!(is_same(NOW, Time(end.0 - 1)));
+        assert!(!is_same(Time(end.0 - 1), end), "the old key ends");
+        assert!(is_same(end, end.plus(LIFETIME_MS_MAX)));
+        assert!(!is_same(end, NOW), "a clock that is set back");
+        // Whatever is held, it is what the keys of that moment say.
+        let old = ring.current.sign(&claims(Time(end.0 - 10_000)));
+        assert!(keys.verify(&old, Time(end.0 - 1)).is_ok());
+        assert_eq!(keys.verify(&old, end), Err(Refused::UnknownKey));
+        assert!(keys.verify(&old, Time(end.0 - 1)).is_ok());
     }
 
     #[test]

@@ -4,28 +4,21 @@
 //! Alone in its process, because it listens to everything that the whole process logs.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::{
-    io::Write,
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::path::Path;
 
 use cluster::{Cluster, PASSWORD};
+use heard::Log;
 use skytale_api::{Config, Server, clock::Clock};
 use skytale_wire::id::Time;
 
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../src/store/postgres/cluster.rs"]
 mod cluster;
+mod heard;
 
 #[tokio::test]
 async fn the_password_is_nowhere() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(log.clone())
-        .finish();
-    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let log = Log::listen();
     let cluster = Cluster::start();
     let database = cluster.database();
     let dir = tempfile::tempdir().unwrap();
@@ -63,7 +56,7 @@ async fn the_password_is_nowhere() {
     }
 
     // then it was said nowhere.
-    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let logged = log.text();
     assert!(logged.contains("the store refused"), "the log was heard");
     assert!(!logged.contains(PASSWORD), "logged");
     assert!(!said.contains(PASSWORD), "said: {said}");
@@ -83,26 +76,4 @@ fn config(dir: &Path, url: &str) -> Config {
 
 fn clock() -> Clock {
     Clock::from_fn(|| Time(1_790_000_000_000))
-}
-
-#[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
 }

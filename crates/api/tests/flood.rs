@@ -16,14 +16,13 @@ use std::{
     time::Duration,
 };
 
+use caller::{Answer, Line, wrong_key};
 use skytale_api::{Config, Server, clock::Clock};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpStream,
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
+
+#[allow(dead_code, reason = "other tests need more of it")]
+mod caller;
 
 const CONNECTIONS: u64 = 200;
 const LASTS: Duration = Duration::from_secs(6);
@@ -50,7 +49,7 @@ async fn a_flood_of_wrong_keys_costs_little_memory_and_good_keys_go_on() {
         let stop = CancellationToken::new();
         let served = tokio::spawn(server.serve(stop.clone()));
         let mut warm = Line::open(addr).await.unwrap();
-        assert_eq!(warm.exchange(&good).await.unwrap().status, 200);
+        assert_eq!(buy(&mut warm, &good).await.unwrap().status, 200);
         let before = memory("VmRSS:");
 
         // when 200 connections try keys that look like keys,
@@ -58,7 +57,7 @@ async fn a_flood_of_wrong_keys_costs_little_memory_and_good_keys_go_on() {
         let (mut good_ones, mut most) = (Vec::new(), before);
         let until = Instant::now() + LASTS;
         while Instant::now() < until {
-            let answer = warm.exchange(&good).await.unwrap();
+            let answer = buy(&mut warm, &good).await.unwrap();
             assert_eq!(answer.status, 200);
             good_ones.push(answer.took);
             most = most.max(memory("VmRSS:"));
@@ -136,7 +135,7 @@ async fn flood(addr: SocketAddr, stop: CancellationToken, number: Arc<AtomicU64>
     let mut line = Line::open(addr).await.unwrap();
     while !stop.is_cancelled() {
         let key = wrong_key(number.fetch_add(1, Ordering::Relaxed));
-        let answer = line.exchange(&key).await.unwrap();
+        let answer = buy(&mut line, &key).await.unwrap();
         *met.statuses.entry(answer.status).or_default() += 1;
         match answer.status {
             401 => met.hashed += 1,
@@ -151,45 +150,9 @@ async fn flood(addr: SocketAddr, stop: CancellationToken, number: Arc<AtomicU64>
     met
 }
 
-struct Answer {
-    status: u16,
-    head: String,
-    took: Duration,
-}
-
-/// A connection that is used again and again.
-struct Line(BufReader<TcpStream>);
-
-impl Line {
-    async fn open(addr: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(addr).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self(BufReader::new(stream)))
-    }
-
-    /// Tries to buy a token.
-    async fn exchange(&mut self, key: &str) -> io::Result<Answer> {
-        let began = Instant::now();
-        let request = format!(
-            "POST /v1/tokens HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\
-             content-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}"
-        );
-        self.0.write_all(request.as_bytes()).await?;
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if self.0.read_line(&mut head).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        let head = head.to_ascii_lowercase();
-        let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
-        let length = field("content-length: ").map_or(0, |it| it.trim().parse().unwrap());
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).await?;
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let took = began.elapsed();
-        Ok(Answer { status, head, took })
-    }
+/// Tries to buy a token.
+async fn buy(line: &mut Line, key: &str) -> io::Result<Answer> {
+    line.post("/v1/tokens", key, "{}").await
 }
 
 fn config(dir: &Path) -> Config {
@@ -211,32 +174,4 @@ fn memory(field: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.unwrap().trim().strip_suffix(" kB").unwrap();
     kib.parse::<u64>().unwrap() * 1024
-}
-
-/// Made as keys are, checksum and all; only that nobody has it.
-fn wrong_key(number: u64) -> String {
-    let said = format!("sk_live_{}_{}", base62(number, 8), base62(number, 43));
-    let checksum = base62(u64::from(crc32(said.as_bytes())), 6);
-    format!("{said}{checksum}")
-}
-
-fn base62(mut number: u64, digits: usize) -> String {
-    const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let mut text = vec![b'0'; digits];
-    for place in text.iter_mut().rev() {
-        *place = ALPHABET[usize::try_from(number % 62).unwrap()];
-        number /= 62;
-    }
-    String::from_utf8(text).unwrap()
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut rest = u32::MAX;
-    for byte in bytes {
-        rest ^= u32::from(*byte);
-        for _ in 0..8 {
-            rest = (rest >> 1) ^ (0xedb8_8320 & (rest & 1).wrapping_neg());
-        }
-    }
-    !rest
 }

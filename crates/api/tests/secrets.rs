@@ -3,13 +3,9 @@
 //! Alone in its process, because it listens to everything that the whole process logs.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::{
-    io::Write,
-    net::SocketAddr,
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::{net::SocketAddr, path::Path};
 
+use heard::Log;
 use serde_json::{Value, json};
 use skytale_api::{Config, Server, clock::Clock};
 use skytale_wire::{
@@ -22,6 +18,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+mod heard;
+
 const EMAIL: &str = "alice@example.org";
 const PASSWORD: &str = "correct horse battery";
 const CANARY: &str = "needle-in-a-field";
@@ -29,12 +27,7 @@ const ONCE: &str = "needle-in-an-idempotency-key";
 
 #[tokio::test]
 async fn secrets_are_nowhere_but_with_their_owner() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(log.clone())
-        .finish();
-    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let log = Log::listen();
     let dir = tempfile::tempdir().unwrap();
     let server = Server::bind_with(config(dir.path()), clock())
         .await
@@ -83,7 +76,7 @@ async fn secrets_are_nowhere_but_with_their_owner() {
     served.await.unwrap();
 
     // then it has left no trace.
-    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let logged = log.text();
     assert!(logged.contains("answered"), "the log was heard");
     let stored = everything_in(dir.path());
     assert!(
@@ -160,26 +153,4 @@ fn everything_in(dir: &Path) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> tracing_subscriber::fmt::MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
 }

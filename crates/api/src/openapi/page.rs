@@ -40,6 +40,7 @@ impl Page<'_> {
             text(&info["description"]),
         );
         self.proofs();
+        self.headers();
         for tag in items(&self.described["tags"]) {
             put!(
                 self,
@@ -72,6 +73,21 @@ impl Page<'_> {
                 "<dt>{}</dt><dd>{}</dd>\n",
                 escaped(name),
                 text(&scheme["description"])
+            );
+        }
+        put!(self, "</dl>\n");
+    }
+
+    /// What answers say beside their bodies.
+    fn headers(&mut self) {
+        put!(self, "<h2>Headers of answers</h2>\n<dl>\n");
+        for (name, header) in fields(&self.described["components"]["headers"]) {
+            put!(
+                self,
+                "<dt><code>{}</code></dt><dd>{}. {}</dd>\n",
+                escaped(name),
+                text(&header["description"]),
+                form(&header["schema"]),
             );
         }
         put!(self, "</dl>\n");

@@ -19,10 +19,13 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::run::Server;
 
+mod clocks;
+mod crowded;
 mod described;
 mod forged;
 mod held;
 mod limits;
+mod needles;
 mod odd;
 mod once;
 mod races;
@@ -69,6 +72,7 @@ impl House {
     }
 
     async fn start(config: Config, now: Arc<AtomicU64>, dir: tempfile::TempDir) -> Self {
+        needles::watch();
         let hand = Arc::clone(&now);
         let clock = Clock::from_fn(move || Time(hand.load(Ordering::Relaxed)));
         let app = Server::bind_with(config, clock).await.unwrap().into_app();
@@ -93,7 +97,10 @@ impl House {
         Self::start(config, now, dir).await
     }
 
+    /// Whatever is asked here, and by whichever test: the answer is one of those described, and nothing
+    /// secret was said beside it.
     async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let (parts, body) = self
             .router
             .clone()
@@ -102,11 +109,14 @@ impl House {
             .unwrap()
             .into_parts();
         let body = to_bytes(body, 1 << 20).await.unwrap();
-        Answer {
+        let answer = Answer {
             status: parts.status,
             headers: parts.headers,
             body: String::from_utf8(body.to_vec()).unwrap(),
-        }
+        };
+        described::check(&method, &path, &answer);
+        needles::check(&method, &answer, &self.app);
+        answer
     }
 
     async fn call(&self, method: Method, path: &str, bearer: &str, body: Value) -> Answer {

@@ -210,6 +210,37 @@ async fn each_wrong_token_is_refused_with_its_reason() {
     }
 }
 
+/// A9: the issuer's clock and this one. Some seconds stop nobody; minutes do where the token is early,
+/// and take their part of the hour where it is late.
+#[tokio::test]
+async fn an_issuers_clock_may_be_apart_by_seconds() {
+    let gate = gate();
+    let now = gate.0.clock.now();
+    let (hour, minute) = (LIFETIME_MS_MAX, 60_000);
+    for (issued, let_in) in [
+        (now.plus(5 * minute), Err(Refusal::TokenInvalid)),
+        (now.plus(30_000), Err(Refusal::TokenInvalid)),
+        (now.plus(4_000), Ok(())),
+        (Time(now.0 - 5 * minute), Ok(())),
+        // Five seconds are allowed, and the test may take some of them.
+        (Time(now.0 - hour - 1_000), Ok(())),
+        (Time(now.0 - hour - 10_000), Err(Refusal::TokenExpired)),
+        (Time(now.0 - hour - 5 * minute), Err(Refusal::TokenExpired)),
+    ] {
+        let claims = claims(issued);
+        let native = gate.check(TRANSPORT, &with_token(&claims)).await;
+        if let Ok(presented) = &native {
+            let Right::Account { expires, .. } = &presented.right else {
+                panic!("{native:?}");
+            };
+            assert_eq!(*expires, claims.expires, "and it ends when it says");
+        }
+        assert_eq!(native.map(|_| ()), let_in, "{issued:?} at {now:?}");
+        let slim = gate.check_slim(&issuer().sign(&slim_claims(issued))).await;
+        assert_eq!(slim.map(|_| ()), let_in, "{issued:?} at {now:?}");
+    }
+}
+
 #[tokio::test]
 async fn nobody_speaks_for_another_identity() {
     let gate = gate();

@@ -46,7 +46,7 @@ impl Shut {
     pub(super) fn covers(&self, payer: &Payer, agent: Option<&AgentId>) -> bool {
         self.0
             .iter()
-            .any(|(revoked, at)| payer.issued <= *at && concerns(revoked, payer, agent))
+            .any(|(revoked, at)| concerns(revoked, *at, payer, agent))
     }
 
     #[cfg(test)]
@@ -67,16 +67,14 @@ impl Hub {
         let at = Time(at_ms);
         let native = self.conns.iter().filter(|(_, connection)| {
             let payer = connection.permit.payer.as_ref();
-            payer.is_some_and(|payer| {
-                payer.issued <= at && concerns(&revoked, payer, Some(&connection.agent))
-            })
+            payer.is_some_and(|payer| concerns(&revoked, at, payer, Some(&connection.agent)))
         });
         let native: Vec<_> = native.map(|(conn, _)| *conn).collect();
         for conn in native {
             self.close(conn, Refusal::Revoked, false, out);
         }
         let slim = self.slim_payers();
-        let slim = slim.filter(|(_, payer)| payer.issued <= at && concerns(&revoked, payer, None));
+        let slim = slim.filter(|(_, payer)| concerns(&revoked, at, payer, None));
         let slim: Vec<_> = slim.map(|(conn, _)| conn).collect();
         for conn in slim {
             self.slim_close(conn, Refusal::Revoked, false, out);
@@ -86,13 +84,13 @@ impl Hub {
     }
 }
 
-fn concerns(revoked: &Revoked, payer: &Payer, agent: Option<&AgentId>) -> bool {
+fn concerns(revoked: &Revoked, at: Time, payer: &Payer, agent: Option<&AgentId>) -> bool {
     match revoked {
         Revoked::Key(key) => payer.key.as_ref() == Some(key),
         Revoked::Agent {
             account,
             agent: shut,
-        } => agent == Some(shut) && account.to_string() == payer.account,
+        } => payer.issued <= at && agent == Some(shut) && account.to_string() == payer.account,
         Revoked::Account(account) => account.to_string() == payer.account,
     }
 }

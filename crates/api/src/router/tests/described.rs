@@ -1,6 +1,9 @@
 //! The description against the server: that each says no more and no less than the other.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use super::{
     held::{channel, one_channel_each},
@@ -31,7 +34,7 @@ async fn every_described_operation_answers_as_described_and_nothing_else_answers
             .await;
         let status = answer.status.as_u16().to_string();
         assert!(
-            operation.statuses.contains(&status),
+            operation.answers.contains_key(&status),
             "{operation:?}: {status}"
         );
         assert_ne!(
@@ -255,16 +258,95 @@ fn scanners_are_told_the_form_that_keys_have() {
 }
 
 #[derive(Debug)]
-struct Operation {
+pub(super) struct Operation {
     id: String,
-    path: String,
-    method: Method,
+    pub(super) path: String,
+    pub(super) method: Method,
     /// Proofs and the scopes that they need; none where nothing is needed.
     proofs: Vec<(String, Vec<String>)>,
-    statuses: Vec<String>,
+    takes_idempotency_key: bool,
+    /// By their status: the headers that they may have, and whether they always do.
+    answers: BTreeMap<String, BTreeMap<String, bool>>,
+}
+
+/// What every answer in every test of the routes is held to: its status is described for its operation,
+/// and so are its headers, but for those of which every client of HTTP knows what they mean.
+pub(super) fn check(method: &Method, path: &str, answer: &Answer) {
+    static ALL: LazyLock<Vec<Operation>> = LazyLock::new(operations);
+    let Some(operation) = ALL.iter().find(|it| it.is_at(method, path)) else {
+        return;
+    };
+    let status = answer.status.as_str();
+    let said = || format!("{method} {path}: {status} {}", answer.body);
+    let Some(headers) = operation.answers.get(status) else {
+        panic!("not described: {}", said());
+    };
+    for name in answer.headers.keys() {
+        let is_known = COMMON_HEADERS.contains(&name.as_str());
+        assert!(
+            is_known || headers.contains_key(name.as_str()),
+            "{name} is not described: {}",
+            said()
+        );
+    }
+    for (name, is_always) in headers {
+        assert!(
+            !is_always || answer.headers.contains_key(name),
+            "{name} is missing: {}",
+            said()
+        );
+    }
+    if [429, 503].contains(&answer.status.as_u16()) && answer.body.contains("\"code\"") {
+        assert!(answer.headers.contains_key("retry-after"), "{}", said());
+    }
+}
+
+const COMMON_HEADERS: &[&str] = &[
+    "allow",
+    "cache-control",
+    "content-length",
+    "content-security-policy",
+    "content-type",
+    "strict-transport-security",
+    "x-content-type-options",
+];
+
+/// Each header that the server has to say something by is met, or the check above would check nothing.
+#[tokio::test]
+async fn the_headers_that_are_described_are_sent() {
+    let house = House::open_with(|config| config.unproven_per_minute_max = 1).await;
+    let described: Value = serde_json::from_str(openapi()).unwrap();
+    let headers = described["components"]["headers"].as_object().unwrap();
+    let names: BTreeSet<String> = headers.keys().map(|name| name.to_lowercase()).collect();
+    let mut met = BTreeSet::new();
+
+    for _ in 0..2 {
+        let answer = house.get("/v1/usage", "").await;
+        met.extend(answer.headers.keys().map(|name| name.as_str().to_owned()));
+    }
+
+    assert_eq!(names.len(), 5);
+    assert!(met.is_superset(&names), "{met:?}");
+    let posts = operations()
+        .into_iter()
+        .filter(|it| it.method == Method::POST);
+    let (repeatable, others): (Vec<_>, Vec<_>) = posts.partition(|it| it.takes_idempotency_key);
+    assert!(repeatable.len() > 5);
+    assert!(
+        others.iter().all(|it| it.id == "report_usage"),
+        "{others:?}"
+    );
 }
 
 impl Operation {
+    /// Whether a request for this path is for it.
+    fn is_at(&self, method: &Method, path: &str) -> bool {
+        let mut parts = self.path.split('/').zip(path.split('/'));
+        self.method == *method
+            && self.path.split('/').count() == path.split('/').count()
+            && parts.all(|(own, asked)| own == asked || (own.starts_with('{') && !asked.is_empty()))
+    }
+
     fn permits(&self, proof: &str, scope: &str) -> bool {
         self.proofs.iter().any(|(name, scopes)| {
             name == proof && (proof != "key" || scopes.iter().any(|one| one == scope))
@@ -291,7 +373,7 @@ async fn open_for_many() -> House {
     House::open_with(|config| config.unproven_per_minute_max = 100_000).await
 }
 
-fn operations() -> Vec<Operation> {
+pub(super) fn operations() -> Vec<Operation> {
     let described: Value = serde_json::from_str(openapi()).unwrap();
     let mut all = Vec::new();
     for (path, methods) in described["paths"].as_object().unwrap() {
@@ -306,11 +388,13 @@ fn operations() -> Vec<Operation> {
                 proofs: proofs
                     .map(|(name, scopes)| (name.clone(), words(scopes)))
                     .collect(),
-                statuses: operation["responses"]
+                takes_idempotency_key: parameters(operation)
+                    .any(|it| it["in"] == "header" && it["name"] == "Idempotency-Key"),
+                answers: operation["responses"]
                     .as_object()
                     .unwrap()
-                    .keys()
-                    .cloned()
+                    .iter()
+                    .map(|(status, response)| (status.clone(), headers(&described, response)))
                     .collect(),
             });
         }
@@ -318,6 +402,27 @@ fn operations() -> Vec<Operation> {
     let ids: BTreeSet<_> = all.iter().map(|operation| &operation.id).collect();
     assert_eq!(ids.len(), all.len(), "each has a name of its own");
     all
+}
+
+fn parameters(operation: &Value) -> impl Iterator<Item = &Value> {
+    operation["parameters"].as_array().into_iter().flatten()
+}
+
+/// The headers of a response, in lower case as they come.
+fn headers(described: &Value, response: &Value) -> BTreeMap<String, bool> {
+    let headers = resolved(described, response)["headers"].as_object();
+    let headers = headers.expect("every response names headers");
+    let header = |(name, header): (&String, &Value)| {
+        let is_always = resolved(described, header)["required"] == true;
+        (name.to_lowercase(), is_always)
+    };
+    headers.iter().map(header).collect()
+}
+
+/// What stands there, or where the reference points.
+fn resolved<'a>(described: &'a Value, here: &'a Value) -> &'a Value {
+    let place = here["$ref"].as_str().and_then(|it| it.strip_prefix('#'));
+    place.map_or(here, |place| described.pointer(place).unwrap())
 }
 
 /// An agent of this person and of nobody else.

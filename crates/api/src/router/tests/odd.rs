@@ -236,6 +236,34 @@ async fn odd_texts_are_kept_as_they_are_or_refused() {
     );
 }
 
+/// A33: a password's length bounds what hashing it costs, so it is looked at before.
+#[tokio::test]
+async fn a_password_has_ten_to_1024_bytes_and_a_longer_one_is_not_hashed() {
+    let house = House::open().await;
+    for (length, is_one) in [
+        (0, false),
+        (9, false),
+        (10, true),
+        (1_024, true),
+        (1_025, false),
+        (60_000, false),
+    ] {
+        let login =
+            json!({"email": format!("p{length}@example.org"), "password": "x".repeat(length)});
+        let before = house.app.hasher.runs();
+
+        let signed_up = house.post("/v1/accounts", "", login.clone()).await;
+        assert_eq!(signed_up.status, if is_one { 202 } else { 422 }, "{length}");
+        assert_eq!(house.app.hasher.runs() - before, u64::from(is_one));
+
+        // Short ones are hashed here: that no account has one is nothing to be told.
+        let signed_in = house.post("/v1/sessions", "", login).await;
+        assert_eq!(signed_in.status, if is_one { 201 } else { 401 }, "{length}");
+        let hashed = house.app.hasher.runs() - before - u64::from(is_one);
+        assert_eq!(hashed, u64::from(length <= 1_024), "{length}");
+    }
+}
+
 /// A18: what is large, deep or broken costs a refusal.
 #[tokio::test]
 async fn bodies_that_are_large_deep_or_broken_are_refused() {

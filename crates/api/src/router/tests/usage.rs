@@ -112,6 +112,28 @@ async fn a_report_that_comes_again_counts_once() {
     assert_eq!(usage.months[0].used.messages, 20);
 }
 
+/// A proxy may put the header on every POST. A report's own number is what counts, and it is not taken
+/// for another one's answer.
+#[tokio::test]
+async fn an_idempotency_key_changes_nothing_about_a_report() {
+    let house = house(Bounds::NONE).await;
+    let alice = house.person("alice").await;
+    for number in [1, 1, 2] {
+        let body = report(number, vec![entry(&alice, "2026-09")]);
+        let signature = signed(&secret(), &format!("POST {PATH}"), NOW, &body);
+        let request = Request::post(PATH)
+            .header("authorization", signature)
+            .header("content-type", "application/json")
+            .header("idempotency-key", "the same")
+            .body(Body::from(body))
+            .unwrap();
+        assert_eq!(house.send(request).await.status, StatusCode::NO_CONTENT);
+    }
+
+    let usage = house.usage_of(&alice, "").await;
+    assert_eq!(usage.months[0].used.messages, 20);
+}
+
 #[tokio::test]
 async fn a_month_is_shown_by_its_keys_to_its_account_and_to_nobody_else() {
     let house = house(Bounds::NONE).await;

@@ -145,6 +145,33 @@ fn who_is_let_in_again_gets_in_with_a_token_of_later() {
     assert!(closed(&house, [later; 3])[0]);
 }
 
+/// A9. Two API servers on one database do not agree to the second, and a clock may be set back between
+/// a token and the end of its key.
+#[test]
+fn a_key_is_revoked_though_the_clock_that_says_so_is_behind() {
+    let [alice, bob, ..] = people();
+    for (what, by_key) in [
+        (Revoked::Key(key("key1key1")), true),
+        (Revoked::Account(ACCOUNT), false),
+    ] {
+        let mut house = House::new();
+        let issued = |id| Payer {
+            issued: START.plus(30_000),
+            ..payer(ACCOUNT, id)
+        };
+        let hers = house.opening(&alice, paid(issued("key1key1")));
+        let his = house.opening(&bob, paid(issued("key2key2")));
+        house.answer_all();
+        let slim = stream(&mut house, issued("key1key1"));
+
+        house.handle(revoked_at(what, START));
+
+        assert_eq!(closed(&house, [hers, his, slim]), [true, !by_key, true]);
+        let again = house.opening(&alice, paid(issued("key1key1")));
+        assert!(closed(&house, [again; 3])[0]);
+    }
+}
+
 #[test]
 fn what_no_token_can_outlive_is_forgotten() {
     let [alice, ..] = people();
