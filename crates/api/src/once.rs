@@ -272,7 +272,7 @@ const OPEN: &[&str] = &["/v1/accounts", "/v1/sessions"];
 /// Routes whose answers hold no secret. All others are taken to.
 const PLAIN: &[&str] = &["/v1/accounts"];
 /// Routes whose requests count once by a number in them.
-const NUMBERED: &[&str] = &["/v1/usage-reports"];
+const NUMBERED: &[&str] = &["/v1/relay-questions", "/v1/usage-reports"];
 const KEY_CHARS_MAX: usize = 128;
 /// How long a repeat waits before it looks again whether the first one is finished.
 const PAUSE_MIN: Duration = Duration::from_millis(20);

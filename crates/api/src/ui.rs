@@ -27,11 +27,13 @@ use axum::{
 use crate::{config::Config, router::App};
 
 mod agents;
+mod channels;
 mod form;
 mod frame;
 mod keys;
 mod overview;
 mod plot;
+mod relays;
 mod session;
 mod sign_in;
 mod sign_up;
@@ -65,6 +67,9 @@ pub(crate) fn all() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/ui/agents/{id}", post(agents::set)),
         ("/ui/usage", get(usage::months)),
         ("/ui/usage/{month}", get(usage::month)),
+        ("/ui/channels", get(channels::list)),
+        ("/ui/channels/{id}", get(channels::records)),
+        ("/ui/relays", get(relays::list)),
         ("/ui/style.css", get(style)),
         ("/ui/icon.svg", get(icon)),
     ]

@@ -13,10 +13,19 @@ pub(crate) enum Place {
     Keys,
     Agents,
     Usage,
+    Channels,
+    Relays,
 }
 
 impl Place {
-    const ALL: [Self; 4] = [Self::Overview, Self::Keys, Self::Agents, Self::Usage];
+    const ALL: [Self; 6] = [
+        Self::Overview,
+        Self::Keys,
+        Self::Agents,
+        Self::Usage,
+        Self::Channels,
+        Self::Relays,
+    ];
 
     pub(crate) const fn path(self) -> &'static str {
         match self {
@@ -24,6 +33,8 @@ impl Place {
             Self::Keys => "/ui/keys",
             Self::Agents => "/ui/agents",
             Self::Usage => "/ui/usage",
+            Self::Channels => "/ui/channels",
+            Self::Relays => "/ui/relays",
         }
     }
 
@@ -33,6 +44,8 @@ impl Place {
             Self::Keys => "API keys",
             Self::Agents => "Agents",
             Self::Usage => "Usage",
+            Self::Channels => "Channels",
+            Self::Relays => "Relays",
         }
     }
 

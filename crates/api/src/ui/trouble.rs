@@ -60,11 +60,12 @@ fn sentence(refusal: Refusal) -> String {
     said
 }
 
-const TITLES: [(Code, &str); 6] = [
+const TITLES: [(Code, &str); 7] = [
     (Code::NotFound, "There is nothing here"),
     (Code::TooManyRequests, "Too often"),
     (Code::Busy, "Not now"),
     (Code::Unavailable, "Not now"),
+    (Code::RelaySilent, "The relay does not answer"),
     (Code::Timeout, "Not now"),
     (Code::Internal, "Something broke"),
 ];

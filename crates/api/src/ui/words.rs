@@ -8,7 +8,13 @@ pub(crate) fn moment(at: &str) -> Markup {
     html! { time datetime=(at) { (shown) } }
 }
 
-/// The same, or a word where there is none.
+/// The same to the second.
+pub(crate) fn instant(at: &str) -> Markup {
+    let shown = at.get(..19).unwrap_or(at).replace('T', " ");
+    html! { time datetime=(at) { (shown) } }
+}
+
+/// A moment to the minute, or a word where there is none.
 pub(crate) fn moment_or(at: Option<&str>, none: &str) -> Markup {
     match at {
         Some(at) => moment(at),
@@ -91,5 +97,7 @@ mod tests {
             shown,
             "<time datetime=\"2026-11-22T10:34:54.123Z\">2026-11-22 10:34</time>"
         );
+        let shown = instant("2026-11-22T10:34:54.123Z").into_string();
+        assert!(shown.ends_with(">2026-11-22 10:34:54</time>"), "{shown}");
     }
 }

@@ -5,7 +5,10 @@ use skytale_wire::{
     month::Month,
 };
 
-use super::*;
+use super::{
+    held::{channel, one_channel_each},
+    *,
+};
 use crate::ui;
 
 const SAME: (&str, &str) = ("sec-fetch-site", "same-origin");
@@ -704,4 +707,38 @@ async fn state(house: &House, person: &Person) -> (Keys, Agents) {
     let keys = house.get("/v1/keys", person.session()).await.read();
     let agents = house.get("/v1/agents", person.session()).await.read();
     (keys, agents)
+}
+
+#[tokio::test]
+async fn what_a_relay_holds_is_shown_to_its_owner_and_to_nobody_else() {
+    let house = House::open().await;
+    let person = house.person("alice").await;
+    house.person("bob").await;
+    let [alice, bob] = [
+        Browser::of(&house, "alice").await,
+        Browser::of(&house, "bob").await,
+    ];
+    let silent = alice.get("/ui/channels").await;
+    assert_eq!(silent.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(silent.body.contains("does not answer"), "{}", silent.body);
+    let relays = alice.get("/ui/relays").await;
+    assert!(relays.body.contains("not heard"), "{}", relays.body);
+
+    let _relay = house.with_relay(relay_secret(), one_channel_each(60)).await;
+
+    let id = channel(&person.session.account_id).to_string();
+    let list = alice.get("/ui/channels").await;
+    assert_eq!(list.status, StatusCode::OK, "{}", list.body);
+    assert!(list.body.contains(&format!("/ui/channels/{id}")));
+    let records = alice.get(&format!("/ui/channels/{id}")).await;
+    assert_eq!(records.body.matches("<td>message</td>").count(), 50);
+    assert!(records.body.contains("?after=50"), "{}", records.body);
+    let rest = alice.get(&format!("/ui/channels/{id}?after=50")).await;
+    assert_eq!(rest.body.matches("<td>message</td>").count(), 10);
+    assert!(!rest.body.contains("More records"), "{}", rest.body);
+    let his = bob.get(&format!("/ui/channels/{id}")).await;
+    assert_eq!(his.status, StatusCode::NOT_FOUND);
+    assert!(!bob.get("/ui/channels").await.body.contains(&id));
+    let relays = alice.get("/ui/relays").await;
+    assert!(relays.body.contains("0.1.0"), "{}", relays.body);
 }
