@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::StatusCode,
 };
 use skytale_wire::{
@@ -12,8 +12,8 @@ use skytale_wire::{
 };
 
 use crate::{
-    api_keys::Page, body::Body, caller::Caller, clock::rfc3339, problem::Refusal, router::App,
-    store::AgentRow,
+    api_keys::Page, body::Body, caller::Caller, clock::rfc3339, problem::Refusal, query::Query,
+    router::App, store::AgentRow,
 };
 
 #[utoipa::path(

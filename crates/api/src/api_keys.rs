@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::StatusCode,
 };
 use serde::Deserialize;
@@ -20,6 +20,7 @@ use crate::{
     caller::{Caller, KeyMaker},
     clock::rfc3339,
     problem::Refusal,
+    query::Query,
     router::App,
     secret::{ApiKey, Kind},
     store::{KeyCreated, KeyRotated, KeyRow, NewKey},

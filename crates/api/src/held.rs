@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, State},
 };
 use skytale_wire::{
     http::{
@@ -20,8 +20,8 @@ use skytale_wire::{
 use tokio::task::JoinSet;
 
 use crate::{
-    api_keys::Page, caller::Caller, clock::rfc3339, problem::Refusal, questions::NoAnswer,
-    router::App,
+    api_keys::Page, caller::Caller, clock::rfc3339, problem::Refusal, query::Query,
+    questions::NoAnswer, router::App,
 };
 
 #[utoipa::path(

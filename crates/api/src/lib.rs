@@ -29,6 +29,7 @@ mod openapi;
 mod patience;
 mod plans;
 mod problem;
+mod query;
 mod questions;
 mod relays;
 mod router;

@@ -8,7 +8,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use axum::{
     Json,
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Query, Request, State},
+    extract::{FromRequest, FromRequestParts, Request, State},
     http::request::Parts,
     response::{IntoResponse as _, Response},
 };
@@ -20,7 +20,7 @@ use skytale_wire::{
 };
 use tokio::time::{Instant, sleep_until};
 
-use crate::{body, caller::authorization, problem::Refusal, router::App};
+use crate::{body, caller::authorization, problem::Refusal, query::Query, router::App};
 
 /// A relay of this server, by its signature over a request without a body.
 #[derive(Debug)]

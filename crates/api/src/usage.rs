@@ -6,11 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    Json,
-    extract::{Query, State},
-    http::StatusCode,
-};
+use axum::{Json, extract::State, http::StatusCode};
 use serde::Deserialize;
 use skytale_wire::{
     http::{KeyUsage, MonthUsage, USAGE_ENTRIES_MAX, Usage, UsageEntry, UsageReport, Used},
@@ -20,6 +16,7 @@ use skytale_wire::{
 use crate::{
     caller::Caller,
     problem::Refusal,
+    query::Query,
     relays::{Relay, Signed},
     router::App,
     store::ReportTaken,

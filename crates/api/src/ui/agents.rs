@@ -1,7 +1,7 @@
 //! The agents: when each was last seen, and whether it is shut out.
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     response::{Html, Redirect},
 };
 use maud::html;
@@ -18,6 +18,7 @@ use crate::{
     agents::{page_of, set_to},
     api_keys::Page,
     problem::Refusal,
+    query::Query,
     router::App,
 };
 

@@ -1,7 +1,7 @@
 //! What relays hold of the account's channels: all that a relay can see of them.
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     response::Html,
 };
 use maud::{Markup, html};
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     held::{channels_of, records_of},
     problem::Refusal,
+    query::Query,
     router::App,
 };
 

@@ -1,7 +1,7 @@
 //! The API keys: the list, a new one, and the end of one.
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::StatusCode,
     response::{Html, IntoResponse as _, Redirect, Response},
 };
@@ -23,6 +23,7 @@ use crate::{
     api_keys::{self, Page},
     clock::rfc3339,
     problem::Refusal,
+    query::Query,
     router::App,
     visitor::Visitor,
 };

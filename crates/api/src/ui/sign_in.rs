@@ -1,7 +1,7 @@
 //! Signing in and out.
 
 use axum::{
-    extract::{Query, State},
+    extract::State,
     http::StatusCode,
     response::{Html, IntoResponse as _, Response},
 };
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     accounts::{SESSION_MS, begin_session},
     problem::Refusal,
+    query::Query,
     router::App,
     visitor::Newcomer,
 };
