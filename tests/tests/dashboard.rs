@@ -19,11 +19,13 @@ use skytale_tests::{
 };
 
 const PASSWORD: &str = "correct horse battery staple";
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 8] = [
     "/ui",
     "/ui/keys",
     "/ui/agents",
     "/ui/usage",
+    "/ui/channels",
+    "/ui/relays",
     "/ui/sign-up",
     "/ui/nowhere",
 ];
@@ -106,8 +108,20 @@ fn a_key_that_is_revoked_in_the_browser_closes_a_live_stream() {
         .collect::<Vec<_>>();
     assert!(row.len() == 1 && row[0].contains(" 3 "), "{by_key}");
 
+    // What the relay sees of the channel: three messages, the first commit, and none of the words.
+    let channel = desk.run("channels --as planner --json").ok().json_lines();
+    let channel = format!("/ui/channels/{}", channel[0]["channel"].as_str().unwrap());
+    let records = browser.order(&json!({"do": "look", "path": channel}));
+    let text = records["text"].as_str().unwrap();
+    let rows = text.lines().filter(|line| line.contains(" message "));
+    assert_eq!(rows.count(), 3, "{text}");
+    assert!(!text.contains("acme"), "{text}");
+    let relays = browser.order(&json!({"do": "look", "path": "/ui/relays"}));
+    let text = relays["text"].as_str().unwrap();
+    assert!(text.contains(env!("CARGO_PKG_VERSION")), "{text}");
+
     // What the browser saw, wide and narrow, light and dark.
-    let paths: Vec<&str> = PATHS.into_iter().chain([&*month]).collect();
+    let paths: Vec<&str> = PATHS.into_iter().chain([&*month, &*channel]).collect();
     let toured = browser.order(&json!({"do": "tour", "paths": paths}));
     assert_eq!(toured["wide"], json!([]), "wider than its window");
     let count = toured["pictures"].as_array().unwrap().len();

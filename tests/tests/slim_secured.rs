@@ -7,14 +7,16 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::mpsc,
-    thread,
-    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use skytale_tests::{
     processes::{Machine, PATIENCE, Said, Speaker, program},
-    slim::{Mls, StockAgent, port::links, python, scripts},
+    slim::{
+        Mls, StockAgent,
+        port::{links, until_linked},
+        python, scripts,
+    },
 };
 
 #[test]
@@ -51,11 +53,7 @@ fn a_revoked_key_ends_its_stock_agents_streams_for_good_and_no_others() {
 
     ends.machine.run("logout").ok();
 
-    let begun = Instant::now();
-    while operator.links() != 2 {
-        assert!(begun.elapsed() < PATIENCE, "{} are left", operator.links());
-        thread::sleep(Duration::from_millis(20));
-    }
+    until_linked(&operator.health, 2);
     // The token that was bought with the key lives on, and opens nothing any more.
     let again = operator.refused("first/team/alice", &ends.token);
     assert_eq!(again, "", "it is never ready");

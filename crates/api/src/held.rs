@@ -139,7 +139,7 @@ pub(crate) async fn channels_of(
     is_full |= found.len() > limit as usize;
     let channels = found.into_iter().take(limit as usize);
     let channels: Vec<_> = channels
-        .map(|((_, relay), channel)| shown_channel(relay, channel))
+        .map(|((_, relay), channel)| shown_channel(relay, &channel))
         .collect();
     let next = channels.last().filter(|_| is_full).map(|last| last.id);
     Ok(HeldChannels {
@@ -171,7 +171,7 @@ pub(crate) async fn records_of(
                 return Ok(HeldRecords {
                     channel_id: channel,
                     relay,
-                    records: records.into_iter().map(shown_record).collect(),
+                    records: records.iter().map(shown_record).collect(),
                     next,
                 });
             }
@@ -214,7 +214,7 @@ fn excused(relay: RelayKey, no_answer: NoAnswer) -> Result<RelayKey, Refusal> {
     }
 }
 
-fn shown_channel(relay: RelayKey, channel: ToldChannel) -> HeldChannel {
+fn shown_channel(relay: RelayKey, channel: &ToldChannel) -> HeldChannel {
     let ToldChannel {
         id,
         records,
@@ -223,7 +223,7 @@ fn shown_channel(relay: RelayKey, channel: ToldChannel) -> HeldChannel {
         bytes,
         first_ms,
         last_ms,
-    } = channel;
+    } = *channel;
     HeldChannel {
         id,
         relay,
@@ -236,7 +236,7 @@ fn shown_channel(relay: RelayKey, channel: ToldChannel) -> HeldChannel {
     }
 }
 
-fn shown_record(record: ToldRecord) -> HeldRecord {
+fn shown_record(record: &ToldRecord) -> HeldRecord {
     let ToldRecord {
         seq,
         kind,
@@ -245,7 +245,7 @@ fn shown_record(record: ToldRecord) -> HeldRecord {
         epoch,
         bytes,
         stored_ms,
-    } = record;
+    } = *record;
     HeldRecord {
         seq,
         kind,

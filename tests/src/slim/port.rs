@@ -116,21 +116,11 @@ impl Port {
     /// Waits until so many agents are connected. What SLIM's clients say while they are not, they
     /// lose and call confirmed.
     #[track_caller]
-    #[expect(clippy::disallowed_methods, reason = "it waits for other processes")]
     pub fn until_connected(&self, agents: u64) {
-        let begun = Instant::now();
-        while self.connected() != Some(agents) {
-            assert!(begun.elapsed() < PATIENCE, "{agents} agents are connected");
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// As the operator reads it.
-    fn connected(&self) -> Option<u64> {
         let Behind::Ours(Some(servers), _) = &self.behind else {
             panic!("only our relay counts");
         };
-        links(&servers.addresses().health)
+        until_linked(&servers.addresses().health, agents);
     }
 
     /// As [`Self::restart`], by SIGKILL, with something to be done while nothing runs.
@@ -158,6 +148,17 @@ impl Port {
 
 /// From this package's directory. The bench compares with the same.
 const NODE: &str = "../crates/cli/src/bench/slim/node.py";
+
+/// Waits until a relay serves so many SLIM streams.
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "it waits for other processes")]
+pub fn until_linked(health: &str, agents: u64) {
+    let begun = Instant::now();
+    while links(health) != Some(agents) {
+        assert!(begun.elapsed() < PATIENCE, "{agents} agents are connected");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
 
 /// How many SLIM streams a relay serves, as its operator reads it.
 pub fn links(health: &str) -> Option<u64> {

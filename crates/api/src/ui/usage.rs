@@ -60,9 +60,10 @@ pub(crate) async fn month(
         .usage_by_key(owner.account, month, KEYS_MAX)
         .await?;
     let rows = keys.iter().map(|(key, used)| {
-        let whose = match key {
-            Some(key) => html! { code { (key.to_string()) } },
-            None => html! { "no key: guests" },
+        let whose = if let Some(key) = key {
+            html! { code { (key.to_string()) } }
+        } else {
+            html! { "no key: guests" }
         };
         (whose, used)
     });

@@ -16,9 +16,10 @@ pub(crate) fn instant(at: &str) -> Markup {
 
 /// A moment to the minute, or a word where there is none.
 pub(crate) fn moment_or(at: Option<&str>, none: &str) -> Markup {
-    match at {
-        Some(at) => moment(at),
-        None => html! { span.quiet { (none) } },
+    if let Some(at) = at {
+        moment(at)
+    } else {
+        html! { span.quiet { (none) } }
     }
 }
 
