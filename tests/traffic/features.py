@@ -22,6 +22,21 @@ def numbers(window: Window) -> np.ndarray:
     return np.nan_to_num(np.concatenate(parts), nan=-1.0, posinf=-1.0, neginf=-1.0)
 
 
+def names() -> list[str]:
+    """What the numbers are, in their order."""
+    of_one = ["datagrams", "bytes"]
+    of_one += [f"lengths from {edge}" for edge in SIZE_EDGES[:-1]]
+    of_one += ["mean length", "spread of lengths", "longest"]
+    of_one += ["mean pause", "spread of pauses", "spread by mean of pauses"]
+    of_one += [f"pause at {quantile}" for quantile in QUANTILES] + ["pauses in a row"]
+    for step in BINS:
+        of_one += [f"{what} in {step} s" for what in ("most", "burstiness", "nothing")]
+        of_one += [f"memory of {lag} x {step} s" for lag in (1, 2, 3, 5)]
+    between = [f"{way}: wait at {q}" for way in ("up, down", "down, up") for q in QUANTILES]
+    between += [f"both in {step} s" for step in BINS[1:]]
+    return [f"{way}: {one}" for way in ("up", "down", "all") for one in of_one] + between
+
+
 def series(window: Window, step: float = 0.25) -> np.ndarray:
     """Datagrams and bytes by direction in steps of time: four rows."""
     times, sizes, down = window.cut()
