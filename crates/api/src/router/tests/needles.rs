@@ -35,7 +35,16 @@ pub(super) fn check(method: &Method, answer: &Answer, app: &App) {
     if let Some(heard) = &*WATCH.leak.lock().unwrap_or_else(PoisonError::into_inner) {
         panic!("logged: {heard}");
     }
-    let headers = format!("{:?}", answer.headers);
+    let mut headers = answer.headers.clone();
+    if let Some(cookie) = headers.remove("set-cookie") {
+        // Where a session of the dashboard belongs, and no script sees it.
+        let cookie = cookie.to_str().unwrap();
+        assert!(
+            cookie.contains("; Path=/ui;") && cookie.contains("; HttpOnly;"),
+            "{cookie}"
+        );
+    }
+    let headers = format!("{headers:?}");
     let server = format!("{app:?}");
     for (place, text) in [("a header", &headers), ("Debug of the server", &server)] {
         assert_eq!(secret_in(text), None, "{place}: {text}");
@@ -47,12 +56,19 @@ pub(super) fn check(method: &Method, answer: &Answer, app: &App) {
         Some(Found::Hash | Found::Password) => false,
         None => return,
     };
-    let is_given = answer.status.is_success() && is_for_its_owner;
+    // A form that was refused keeps what was typed, but for the password.
+    let is_kept = found == Some(Found::Email) && is_page(answer);
+    let is_given = is_kept || (answer.status.is_success() && is_for_its_owner);
     assert!(
         is_given,
         "{method} {}: {found:?}: {}",
         answer.status, answer.body
     );
+}
+
+fn is_page(answer: &Answer) -> bool {
+    let kind = answer.headers.get("content-type");
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
 }
 
 static WATCH: Watch = Watch::new();

@@ -106,7 +106,9 @@ const OPEN: [&str; 4] = [
 #[tokio::test]
 async fn every_answer_has_its_guards_and_no_page_has_a_script_or_a_style_in_it() {
     let house = House::open().await;
-    house.person("alice").await;
+    let person = house.person("alice").await;
+    let _relay = house.with_relay(relay_secret(), one_channel_each(3)).await;
+    let hers = format!("/ui/channels/{}", channel(&person.session.account_id));
     let alice = Browser::of(&house, "alice").await;
     let nobody = Browser::new(&house);
     let mut pages = 0;
@@ -116,6 +118,7 @@ async fn every_answer_has_its_guards_and_no_page_has_a_script_or_a_style_in_it()
             "/ui/",
             "/ui/keys?after=x",
             "/ui/keys?after=1&after=2",
+            &hers,
         ];
         for path in paths().iter().map(String::as_str).chain(beside) {
             for method in [Method::GET, Method::POST, Method::PUT] {
