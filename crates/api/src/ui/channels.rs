@@ -5,7 +5,6 @@ use axum::{
     response::Html,
 };
 use maud::{Markup, html};
-use serde::Deserialize;
 use skytale_wire::{
     http::{HeldChannel, HeldRecord, RecordKind},
     id::{ChannelId, RelayKey},
@@ -13,33 +12,26 @@ use skytale_wire::{
 
 use super::{
     frame::{Place, page, table},
+    keys::Which,
     session::Owner,
     words::{bytes, count, instant, moment_or},
 };
 use crate::{
+    api_keys::Page,
     held::{channels_of, records_of},
     problem::Refusal,
     query::Query,
     router::App,
 };
 
-/// Which page of a list.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Behind<T> {
-    after: Option<T>,
-}
-
 pub(crate) async fn list(
     State(app): State<App>,
     owner: Owner,
-    Query(which): Query<Behind<String>>,
+    Query(which): Query<Which>,
 ) -> Result<Html<String>, Refusal> {
-    let after: Option<ChannelId> = which
-        .after
-        .map(|after| after.parse().map_err(|_| Refusal::NOT_FOUND))
-        .transpose()?;
-    let found = channels_of(&app, owner.account, after, SHOWN).await?;
+    let (after, limit) =
+        Page::behind(which.after).read::<ChannelId>("after must be a channel's id")?;
+    let found = channels_of(&app, owner.account, after, limit).await?;
     let content = html! {
         p {
             "The channels that agents of this account have opened, as relays hold them. "
@@ -62,11 +54,13 @@ pub(crate) async fn records(
     State(app): State<App>,
     owner: Owner,
     Path(id): Path<String>,
-    Query(which): Query<Behind<u64>>,
+    Query(which): Query<Which>,
 ) -> Result<Html<String>, Refusal> {
     let id: ChannelId = id.parse().map_err(|_| Refusal::NOT_FOUND)?;
-    let after = which.after.unwrap_or_default();
-    let held = records_of(&app, owner.account, id, after, SHOWN).await?;
+    let (after, limit) =
+        Page::behind(which.after).read::<u64>("after must be a place in the channel")?;
+    let after = after.unwrap_or_default();
+    let held = records_of(&app, owner.account, id, after, limit).await?;
     let content = html! {
         dl.facts {
             dt { "Channel" } dd { code { (held.channel_id.to_string()) } }
@@ -175,6 +169,3 @@ fn silent(relay: RelayKey) -> Markup {
         }
     }
 }
-
-/// Rows of one page.
-const SHOWN: u32 = 50;
