@@ -110,7 +110,7 @@ pub(crate) async fn begin_session(
     if wish.password.expose().len() > PASSWORD_BYTES_MAX {
         return Err(Refusal::WRONG_PASSWORD);
     }
-    let email = Email::parse(&wish.email);
+    let email = Email::of_account(&wish.email);
     let guess = match &email {
         Some(email) => Some(app.limits.guess(email, visitor, app.clock.now())?),
         None => None,
@@ -244,12 +244,17 @@ pub(crate) fn is_name(text: &str) -> bool {
 }
 
 fn check_password_length(password: &Secret) -> Result<(), Refusal> {
-    if (PASSWORD_BYTES_MIN..=PASSWORD_BYTES_MAX).contains(&password.expose().len()) {
-        Ok(())
-    } else {
-        Err(Refusal::bad_body("password must have 10 to 1024 bytes"))
-    }
+    is_password(password)
+        .then_some(())
+        .ok_or(Refusal::bad_body(PASSWORD_RULE))
 }
+
+/// Whether an account may have this password.
+pub(crate) fn is_password(password: &Secret) -> bool {
+    (PASSWORD_BYTES_MIN..=PASSWORD_BYTES_MAX).contains(&password.expose().len())
+}
+
+pub(crate) const PASSWORD_RULE: &str = "password must have 10 to 1024 bytes";
 
 const NAME_CHARS_MAX: usize = 100;
 /// Marks, embeddings, overrides and isolates of direction, breaks of lines, and what is nothing but

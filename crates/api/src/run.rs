@@ -264,7 +264,7 @@ impl Server {
 }
 
 /// The database that the settings name.
-async fn open_store(config: &Config, clock: &Clock) -> Result<Box<dyn Store>, Error> {
+pub(crate) async fn open_store(config: &Config, clock: &Clock) -> Result<Box<dyn Store>, Error> {
     let Some(url) = &config.database_url else {
         let path = config.database.clone();
         let store = aside(move || Sqlite::open(&path)).await?;

@@ -337,9 +337,17 @@ impl Email {
     }
 
     /// The address of the account that `skytale up` makes. It has no `@`, so nobody can sign up
-    /// or sign in with it.
+    /// with it.
     pub(crate) fn local() -> Self {
-        Self("local".to_owned())
+        Self(LOCAL.to_owned())
+    }
+
+    /// Whom somebody says to be who signs in: an address, or the local account.
+    pub(crate) fn of_account(text: &str) -> Option<Self> {
+        if text == LOCAL {
+            return Some(Self::local());
+        }
+        Self::parse(text)
     }
 
     /// What stands in the place of a deleted account's address. It has no `@` either.
@@ -374,6 +382,7 @@ const AGENT_MS_KEPT: u64 = 90 * 24 * 3_600_000;
 const REVOCATIONS_MS_KEPT: u64 = 2 * 3_600_000;
 /// How long it is remembered what was asked with an `Idempotency-Key`.
 const ONCE_MS_KEPT: u64 = 24 * 3_600_000;
+const LOCAL: &str = "local";
 /// RFC 5321 allows no longer path.
 const EMAIL_BYTES_MAX: usize = 254;
 

@@ -156,7 +156,7 @@ pub(crate) async fn change(
     }
 }
 
-fn new_password() -> Result<Secret, Failure> {
+pub(crate) fn new_password() -> Result<Secret, Failure> {
     if let Some(password) = secret::from_environment("SKYTALE_NEW_PASSWORD")? {
         return Ok(owned(password));
     }

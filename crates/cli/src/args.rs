@@ -385,6 +385,13 @@ pub(crate) struct Admin {
 pub(crate) enum ApiCommand {
     /// Print the description of the server's HTTP interface (OpenAPI), as GET /openapi.json gives it
     Describe,
+    /// Give an account another password without the old one, and end its sessions. Servers on the
+    /// same database may run. The new one comes from SKYTALE_NEW_PASSWORD[_FILE], or is asked for
+    ResetPassword {
+        /// Whose; without it that of the account which `skytale up` makes
+        #[arg(value_name = "E-MAIL")]
+        email: Option<String>,
+    },
     /// Make a new key to sign tokens with. Servers that run on this data directory take it within
     /// minutes, and nobody notices
     RotateSigningKey {

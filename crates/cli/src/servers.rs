@@ -30,6 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    accounts::new_password,
     args::{self, Everywhere},
     context,
     exit::{Exit, Failure},
@@ -88,6 +89,30 @@ fn rotate_signing_key(
     })
 }
 
+/// `skytale api reset-password`.
+async fn reset_password(
+    config: &skytale_api::Config,
+    email: Option<&str>,
+    output: Output,
+) -> Result<(), Failure> {
+    let database = &config.database;
+    if config.database_url.is_none() && !database.exists() {
+        return Err(Failure::not_found(format!(
+            "there is no API server's database at {}: give its --data-dir",
+            database.display()
+        )));
+    }
+    let password = new_password()?;
+    let account = skytale_api::reset_password(config, email, &password, &Clock::system())
+        .await
+        .map_err(|error| api_failed(&error))?;
+    let shown = serde_json::json!({"account_id": account, "changed": true});
+    output.result(&shown, || {
+        let name = email.unwrap_or("local");
+        format!("{name} signs in with the new password now; API keys are as before")
+    })
+}
+
 /// `skytale api describe`: the text as it is, which is JSON with and without `--json`.
 fn describe(output: Output) -> Result<(), Failure> {
     output.line(skytale_api::openapi().trim_end())
@@ -107,6 +132,11 @@ pub(crate) async fn api(
             return rotate_signing_key(&api_config, at_once, output);
         }
         Some(args::ApiCommand::Describe) => return describe(output),
+        Some(args::ApiCommand::ResetPassword { email }) => {
+            let flags = database(wish.database)?;
+            let api_config = Settings::load(&wish.settings)?.api(&dir, flags, None)?;
+            return reset_password(&api_config, email.as_deref(), output).await;
+        }
         None => {}
     }
     let settings = Settings::load(&wish.settings)?;

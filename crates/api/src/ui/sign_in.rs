@@ -77,7 +77,8 @@ fn asking(note: &str, email: &str) -> Html<String> {
             @if !note.is_empty() { p.notice role="status" { (note) } }
             form.card method="post" action="/ui/sign-in" {
                 label for="email" { "E-mail" }
-                input #email type="email" name="email" value=(email) required autocomplete="username" maxlength="254";
+                // Not of type "email": the account that `skytale up` makes is called "local".
+                input #email type="text" inputmode="email" name="email" value=(email) required autocomplete="username" maxlength="254";
                 label for="password" { "Password" }
                 input #password type="password" name="password" required autocomplete="current-password" maxlength="1024";
                 button.main type="submit" { "Sign in" }

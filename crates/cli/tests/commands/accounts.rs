@@ -126,6 +126,49 @@ fn a_password_is_changed_and_an_account_deleted_by_whoever_knows_it() {
 }
 
 #[test]
+fn who_holds_the_database_gives_an_account_another_password() {
+    let machine = Machine::new();
+    let reset = |whose: &str, new: &str| {
+        let mut command = machine.command(format!("api reset-password {whose}").trim_end());
+        command.env("SKYTALE_NEW_PASSWORD", new);
+        finish(command, "")
+    };
+    let nothing = reset("", "staple battery");
+    assert_eq!(nothing.code, 3, "{nothing:?}");
+    assert!(nothing.stderr.contains("--data-dir"), "{nothing:?}");
+    let up = machine.up();
+    let api = up.text("api");
+    let credentials = alice(&machine, &api);
+    let sign_in = |who: &str, password: &str| {
+        let login = format!("login --api-url {api} --context again --email {who} --password-stdin");
+        machine.say(password, &login)
+    };
+    // Nothing is what its hash is of.
+    for guess in ["\n", "local\n"] {
+        let refused = sign_in("local", guess);
+        assert_ne!(refused.code, 0, "{refused:?}");
+    }
+
+    reset("", "staple battery").ok();
+    reset("alice@example.org", "another battery").ok();
+
+    sign_in("local", "staple battery\n").ok();
+    let who = machine.run("whoami --context again --json").ok().json();
+    assert_eq!(who["email"], "local");
+    machine.run("open acme/ops/plan --as planner").ok();
+    sign_in("alice@example.org", "another battery\n").ok();
+    let old = machine.say(
+        "correct horse battery\n",
+        &format!("login --context third {credentials}"),
+    );
+    assert_eq!(old.code, 4, "{old:?}");
+    for (whose, new) in [("bob@example.org", "staple battery"), ("", "short")] {
+        let refused = reset(whose, new);
+        assert_eq!(refused.code, 2, "{refused:?}");
+    }
+}
+
+#[test]
 fn the_signing_key_is_rotated_beside_a_server_that_runs() {
     let machine = Machine::new();
     let nothing = machine.run("api rotate-signing-key");
