@@ -32,6 +32,7 @@ mod exit;
 mod health;
 mod history;
 mod hook;
+mod keys;
 mod limits;
 mod mcp;
 mod messages;
@@ -125,7 +126,7 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Logout => accounts::logout(everywhere, output).await,
         Command::Whoami => accounts::whoami(everywhere, output).await,
         Command::Account { command } => accounts::change(command, everywhere, output).await,
-        Command::Keys { command } => accounts::keys(command, everywhere, output).await,
+        Command::Keys { command } => keys::run(command, everywhere, output).await,
         Command::Agents { command } => agents::run(command, everywhere, output).await,
         Command::Token(wish) => token::run(wish, everywhere, output).await,
         Command::Usage(wish) => accounts::usage(&wish, everywhere, output).await,

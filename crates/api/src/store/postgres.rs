@@ -8,7 +8,9 @@
 //! Nothing here waits without end, neither for a server that is gone nor for one that stands still.
 //! A commit whose answer was lost may have taken place: whoever tries again finds it done.
 
+mod agents;
 mod exchanges;
+mod once;
 mod schema;
 mod usage;
 
@@ -27,9 +29,9 @@ use sqlx::{
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    AccountRow, AgentRow, Answer, Claim, Claimed, Created, Earlier, Email, Exchange, Failure, Kept,
-    KeyCheck, KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey, ONCE_MS_KEPT,
-    REVOCATIONS_MS_KEPT, ReportTaken, Store,
+    AccountRow, AgentRow, Answer, Claim, Claimed, Created, Email, Exchange, Failure, Kept, KeyCheck,
+    KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey, REVOCATIONS_MS_KEPT, ReportTaken,
+    Store,
 };
 use crate::{database_url::DatabaseUrl, error::Error, plans::Bounds, secret::Hashed};
 use exchanges::{Purchase, Queues};
@@ -437,71 +439,15 @@ impl Store for Postgres {
         after: Option<AgentId>,
         limit: u32,
     ) -> Answer<'_, Vec<AgentRow>> {
-        self.run(move |db| {
-            Box::pin(async move {
-                sqlx::query(
-                    "SELECT agent, first_ms, last_ms, disabled_ms FROM agents
-                     WHERE account = $1 AND ($2 IS NULL OR agent > $2) ORDER BY agent LIMIT $3",
-                )
-                .bind(account.0)
-                .bind(after.map(|id| id.0))
-                .bind(i64::from(limit))
-                .fetch_all(db)
-                .await?
-                .iter()
-                .map(|row| {
-                    Ok(AgentRow {
-                        id: AgentId(row.try_get(0)?),
-                        first: time(row, 1)?,
-                        last: time(row, 2)?,
-                        disabled: time_or_none(row, 3)?,
-                    })
-                })
-                .collect()
-            })
-        })
+        self.run(move |db| Box::pin(agents::page(db, account, after, limit)))
     }
 
     fn disable_agent(&self, account: AccountId, agent: AgentId, now: Time) -> Answer<'_, bool> {
-        self.run(move |db| {
-            Box::pin(async move {
-                let ended = sqlx::query(
-                    "UPDATE agents SET disabled_ms = $3
-                     WHERE account = $1 AND agent = $2 AND disabled_ms IS NULL",
-                )
-                .bind(account.0)
-                .bind(agent.0)
-                .bind(ms(now))
-                .execute(&mut *db)
-                .await?;
-                if ended.rows_affected() == 1 {
-                    list_revoked(db, &Revoked::Agent { account, agent }, now).await?;
-                    return Ok(true);
-                }
-                sqlx::query_scalar(
-                    "SELECT EXISTS (SELECT 1 FROM agents WHERE account = $1 AND agent = $2)",
-                )
-                .bind(account.0)
-                .bind(agent.0)
-                .fetch_one(db)
-                .await
-            })
-        })
+        self.run(move |db| Box::pin(agents::disable(db, account, agent, now)))
     }
 
     fn enable_agent(&self, account: AccountId, agent: AgentId) -> Answer<'_, bool> {
-        self.run(move |db| {
-            Box::pin(async move {
-                sqlx::query(
-                    "UPDATE agents SET disabled_ms = NULL WHERE account = $1 AND agent = $2",
-                )
-                .bind(account.0)
-                .bind(agent.0)
-                .execute(db)
-                .await
-                .map(|found| found.rows_affected() == 1)
-            })
-        })
+        self.run(move |db| Box::pin(agents::enable(db, account, agent)))
     }
 
     fn usage(&self, account: AccountId) -> Answer<'_, Vec<(Month, Used)>> {
@@ -530,73 +476,15 @@ impl Store for Postgres {
     }
 
     fn claim(&self, claim: Claim) -> Answer<'_, Claimed> {
-        self.run(move |db| {
-            Box::pin(async move {
-                sqlx::query("DELETE FROM once WHERE at_ms < $1")
-                    .bind(ms(Time(claim.now.0.saturating_sub(ONCE_MS_KEPT))))
-                    .execute(&mut *db)
-                    .await?;
-                // Whoever is second waits here until the first has committed.
-                let first = sqlx::query(
-                    "INSERT INTO once (id, request, at_ms) VALUES ($1, $2, $3)
-                     ON CONFLICT (id) DO NOTHING",
-                )
-                .bind(claim.mark.0)
-                .bind(claim.request.0)
-                .bind(ms(claim.now))
-                .execute(&mut *db)
-                .await?;
-                if first.rows_affected() == 1 {
-                    return Ok(Claimed::First);
-                }
-                let earlier =
-                    sqlx::query("SELECT request, at_ms, status, answer FROM once WHERE id = $1")
-                        .bind(claim.mark.0)
-                        .fetch_optional(db)
-                        .await?;
-                // Released in between: whoever asks again is the first.
-                let Some(row) = earlier else {
-                    return Ok(Claimed::UnderWay);
-                };
-                let status: Option<i32> = row.try_get(2)?;
-                let status = status
-                    .map(|status| u16::try_from(status).map_err(|_| senseless("a status")))
-                    .transpose()?;
-                let earlier = Earlier {
-                    request: row.try_get(0)?,
-                    at: time(&row, 1)?,
-                    status,
-                    body: row.try_get(3)?,
-                };
-                Ok(earlier.seen_by(&claim))
-            })
-        })
+        self.run(move |db| Box::pin(once::claim(db, claim)))
     }
 
     fn keep(&self, mark: Mark, kept: Kept) -> Answer<'_, ()> {
-        self.run(move |db| {
-            Box::pin(async move {
-                sqlx::query("UPDATE once SET status = $2, answer = $3 WHERE id = $1")
-                    .bind(mark.0)
-                    .bind(i32::from(kept.status))
-                    .bind(kept.body)
-                    .execute(db)
-                    .await
-                    .map(|_| ())
-            })
-        })
+        self.run(move |db| Box::pin(once::keep(db, mark, kept)))
     }
 
     fn release(&self, mark: Mark) -> Answer<'_, ()> {
-        self.run(move |db| {
-            Box::pin(async move {
-                sqlx::query("DELETE FROM once WHERE id = $1 AND status IS NULL")
-                    .bind(mark.0)
-                    .execute(db)
-                    .await
-                    .map(|_| ())
-            })
-        })
+        self.run(move |db| Box::pin(once::release(db, mark)))
     }
 
     fn ready(&self) -> Answer<'_, ()> {

@@ -20,12 +20,14 @@ use skytale_wire::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AGENT_MS_KEPT, AccountRow, AgentRow, Answer, Claim, Claimed, Created, Earlier, Email, Exchange,
-    Failure, Kept, KeyCheck, KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey,
-    ONCE_MS_KEPT, REVOCATIONS_MS_KEPT, ReportTaken, Store,
+    AccountRow, AgentRow, Answer, Claim, Claimed, Created, Email, Exchange, Failure, Kept, KeyCheck,
+    KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey, REVOCATIONS_MS_KEPT, ReportTaken,
+    Store,
 };
 use crate::{error::Error, plans::Bounds, secret::Hashed, signing::private_dir};
 
+mod agents;
+mod once;
 mod usage;
 
 /// A handle to the thread that owns the database.
@@ -376,7 +378,7 @@ impl Store for Sqlite {
     ) -> Answer<'_, Exchange> {
         self.run(move |tx| {
             if let Some(agent) = agent
-                && is_disabled(tx, &id, &agent)?
+                && agents::is_disabled(tx, &id, &agent)?
             {
                 return Ok(Exchange::AgentDisabled);
             }
@@ -399,7 +401,7 @@ impl Store for Sqlite {
                 return Ok(Exchange::NoKey);
             };
             if let Some(agent) = agent {
-                remember_agent(tx, AccountId(account), &agent, now)?;
+                agents::remember(tx, AccountId(account), &agent, now)?;
             }
             usage::count_token(tx, &account, &id, month)?;
             Ok(Exchange::Counted)
@@ -412,57 +414,15 @@ impl Store for Sqlite {
         after: Option<AgentId>,
         limit: u32,
     ) -> Answer<'_, Vec<AgentRow>> {
-        self.run(move |tx| {
-            tx.prepare_cached(
-                "SELECT agent, first_ms, last_ms, disabled_ms FROM agents
-                 WHERE account = ?1 AND (?2 IS NULL OR agent > ?2) ORDER BY agent LIMIT ?3",
-            )
-            .and_then(|mut found| {
-                found
-                    .query_map(params![account.0, after.map(|id| id.0), limit], |row| {
-                        Ok(AgentRow {
-                            id: AgentId(row.get(0)?),
-                            first: time(row, 1)?,
-                            last: time(row, 2)?,
-                            disabled: time_or_none(row, 3)?,
-                        })
-                    })?
-                    .collect()
-            })
-            .map_err(failure)
-        })
+        self.run(move |tx| agents::page(tx, account, after, limit))
     }
 
     fn disable_agent(&self, account: AccountId, agent: AgentId, now: Time) -> Answer<'_, bool> {
-        self.run(move |tx| {
-            let enabled: Option<bool> = tx
-                .query_row(
-                    "SELECT disabled_ms IS NULL FROM agents WHERE account = ?1 AND agent = ?2",
-                    params![account.0, agent.0],
-                    |row| row.get(0),
-                )
-                .optional()
-                .map_err(failure)?;
-            if enabled == Some(true) {
-                tx.execute(
-                    "UPDATE agents SET disabled_ms = ?3 WHERE account = ?1 AND agent = ?2",
-                    params![account.0, agent.0, ms(now)],
-                )
-                .map_err(failure)?;
-                list_revoked(tx, &Revoked::Agent { account, agent }, now)?;
-            }
-            Ok(enabled.is_some())
-        })
+        self.run(move |tx| agents::disable(tx, account, agent, now))
     }
 
     fn enable_agent(&self, account: AccountId, agent: AgentId) -> Answer<'_, bool> {
-        self.run(move |tx| {
-            let found = tx.execute(
-                "UPDATE agents SET disabled_ms = NULL WHERE account = ?1 AND agent = ?2",
-                params![account.0, agent.0],
-            );
-            found.map(|rows| rows == 1).map_err(failure)
-        })
+        self.run(move |tx| agents::enable(tx, account, agent))
     }
 
     fn usage(&self, account: AccountId) -> Answer<'_, Vec<(Month, Used)>> {
@@ -489,53 +449,15 @@ impl Store for Sqlite {
     }
 
     fn claim(&self, claim: Claim) -> Answer<'_, Claimed> {
-        self.run(move |tx| {
-            let over = Time(claim.now.0.saturating_sub(ONCE_MS_KEPT));
-            tx.prepare_cached("DELETE FROM once WHERE at_ms < ?1")
-                .and_then(|mut deleted| deleted.execute([ms(over)]))
-                .map_err(failure)?;
-            let earlier = tx
-                .prepare_cached("SELECT request, at_ms, status, answer FROM once WHERE id = ?1")
-                .and_then(|mut found| {
-                    let row = |row: &Row<'_>| {
-                        Ok(Earlier {
-                            request: row.get(0)?,
-                            at: time(row, 1)?,
-                            status: row.get(2)?,
-                            body: row.get(3)?,
-                        })
-                    };
-                    found.query_row([claim.mark.0], row).optional()
-                })
-                .map_err(failure)?;
-            if let Some(earlier) = earlier {
-                return Ok(earlier.seen_by(&claim));
-            }
-            tx.prepare_cached("INSERT INTO once (id, request, at_ms) VALUES (?1, ?2, ?3)")
-                .and_then(|mut claimed| {
-                    claimed.execute(params![claim.mark.0, claim.request.0, ms(claim.now)])
-                })
-                .map(|_| Claimed::First)
-                .map_err(failure)
-        })
+        self.run(move |tx| once::claim(tx, &claim))
     }
 
     fn keep(&self, mark: Mark, kept: Kept) -> Answer<'_, ()> {
-        self.run(move |tx| {
-            tx.prepare_cached("UPDATE once SET status = ?2, answer = ?3 WHERE id = ?1")
-                .and_then(|mut noted| noted.execute(params![mark.0, kept.status, kept.body]))
-                .map(|_| ())
-                .map_err(failure)
-        })
+        self.run(move |tx| once::keep(tx, mark, &kept))
     }
 
     fn release(&self, mark: Mark) -> Answer<'_, ()> {
-        self.run(move |tx| {
-            tx.prepare_cached("DELETE FROM once WHERE id = ?1 AND status IS NULL")
-                .and_then(|mut released| released.execute([mark.0]))
-                .map(|_| ())
-                .map_err(failure)
-        })
+        self.run(move |tx| once::release(tx, mark))
     }
 
     fn ready(&self) -> Answer<'_, ()> {
@@ -598,50 +520,6 @@ fn list_revoked(tx: &Transaction<'_>, revoked: &Revoked, now: Time) -> Result<()
     tx.execute("DELETE FROM revocations WHERE at_ms < ?1", [ms(over)])
         .map_err(failure)?;
     Ok(())
-}
-
-/// Whether the account of a key has shut out this agent.
-fn is_disabled(tx: &Transaction<'_>, key: &KeyId, agent: &AgentId) -> Result<bool, Failure> {
-    tx.prepare_cached(
-        "SELECT agents.disabled_ms IS NOT NULL FROM agents
-         JOIN api_keys ON api_keys.account = agents.account
-         WHERE api_keys.id = ?1 AND agents.agent = ?2",
-    )
-    .and_then(|mut found| {
-        found
-            .query_row(params![key.as_str(), agent.0], |row| row.get(0))
-            .optional()
-    })
-    .map(Option::unwrap_or_default)
-    .map_err(failure)
-}
-
-/// Notes that a token was bought for an agent; with a new one, forgets those that are long gone.
-fn remember_agent(
-    tx: &Transaction<'_>,
-    account: AccountId,
-    agent: &AgentId,
-    now: Time,
-) -> Result<(), Failure> {
-    let known = tx
-        .prepare_cached("UPDATE agents SET last_ms = ?3 WHERE account = ?1 AND agent = ?2")
-        .and_then(|mut seen| seen.execute(params![account.0, agent.0, ms(now)]))
-        .map_err(failure)?;
-    if known == 1 {
-        return Ok(());
-    }
-    tx.execute(
-        "INSERT INTO agents (account, agent, first_ms, last_ms) VALUES (?1, ?2, ?3, ?3)",
-        params![account.0, agent.0, ms(now)],
-    )
-    .map_err(failure)?;
-    let gone = Time(now.0.saturating_sub(AGENT_MS_KEPT));
-    tx.execute(
-        "DELETE FROM agents WHERE account = ?1 AND last_ms < ?2 AND disabled_ms IS NULL",
-        params![account.0, ms(gone)],
-    )
-    .map(|_| ())
-    .map_err(failure)
 }
 
 /// Of the columns [`KEY_COLUMNS`], which stand first.
