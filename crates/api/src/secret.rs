@@ -3,8 +3,9 @@
 //!
 //! One Argon2id check costs 26 ms and 19 MiB. So a key carries a checksum, and mistyped or made-up
 //! ones never get that far; as many checks run at once as there are cores, in memory that is used
-//! again (`hash_threads.rs`); few may wait; and a key that was just checked is remembered, until it
-//! is revoked or five minutes have passed. Whether a key is revoked is *not* remembered: callers read
+//! again (`hash_threads.rs`); few may wait; those that come with the same key at once share one
+//! check; and a key that was just checked is remembered, until it is revoked or five minutes have
+//! passed. Whether a key is revoked is *not* remembered: callers read
 //! that from the store each time.
 
 use std::{
@@ -65,6 +66,8 @@ pub(crate) struct Hasher {
     argon2: Argon2<'static>,
     threads: HashThreads,
     verified: Cache<KeyId, [u8; 32]>,
+    /// Checks of keys that run or wait, by what is checked.
+    checks: Cache<[u8; 32], bool>,
     /// Makes remembered digests useless outside this process.
     pepper: Zeroizing<[u8; 32]>,
     /// What is checked when there is nothing to check against, so that both take equally long.
@@ -94,6 +97,11 @@ impl Hasher {
                 .max_capacity(REMEMBERED_MAX)
                 .time_to_live(REMEMBERED_FOR)
                 .build(),
+            // What has ended is taken out by whoever waited for it; the rest is for those who left.
+            checks: Cache::builder()
+                .max_capacity(REMEMBERED_MAX)
+                .time_to_live(CHECKS_KEPT)
+                .build(),
             pepper: random(),
             nobody,
             runs: Arc::default(),
@@ -120,12 +128,28 @@ impl Hasher {
         self.check(password.expose(), stored).await
     }
 
-    /// Whether the key belongs to the hash; like a password, but familiar ones are quick.
+    /// Whether the key belongs to the hash; like a password, but familiar ones are quick, and those
+    /// who ask for the same at once share the answer: after a restart all agents of an account come
+    /// with one key.
     pub(crate) async fn check_key(
         &self,
         key: &ApiKey,
         stored: Option<&Hashed>,
     ) -> Result<bool, Busy> {
+        if let Some(stored) = stored
+            && self.remembers(key, stored).await
+        {
+            return Ok(true);
+        }
+        let what = self.digest(key, stored.unwrap_or(&self.nobody));
+        let check = self.checks.try_get_with(what, self.check_key_now(key, stored));
+        let good = check.await.map_err(|busy| *busy);
+        self.checks.invalidate(&what).await;
+        good
+    }
+
+    async fn check_key_now(&self, key: &ApiKey, stored: Option<&Hashed>) -> Result<bool, Busy> {
+        // A check of it may have ended between the caller's look and this one.
         if let Some(stored) = stored
             && self.remembers(key, stored).await
         {
@@ -413,6 +437,7 @@ const KEY_CHARS: usize = 8 + KEY_ID_CHARS + 1 + SECRET_CHARS + CHECKSUM_CHARS;
 /// Familiar keys; beyond it the least used are forgotten and checked anew.
 const REMEMBERED_MAX: u64 = 10_000;
 const REMEMBERED_FOR: Duration = Duration::from_mins(5);
+const CHECKS_KEPT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -516,6 +541,30 @@ mod tests {
         hasher.forget(key.id()).await;
         assert_eq!(hasher.check_key(&key, Some(&stored)).await, Ok(true));
         assert_eq!(hasher.runs(), before + 1);
+    }
+
+    #[tokio::test]
+    async fn those_who_come_at_once_with_one_key_share_a_hash() {
+        let hasher = Arc::new(hasher());
+        let (key, wrong) = (ApiKey::generate(Kind::Live), ApiKey::generate(Kind::Live));
+        let stored = hasher.hash_key(&key).await.unwrap();
+
+        for (key, good, hashed) in [(&key, true, 1..=1), (&wrong, false, 1..=100)] {
+            let before = hasher.runs();
+            // Far more than may wait, were each a hash of its own.
+            let mut answers = tokio::task::JoinSet::new();
+            for _ in 0..100 {
+                let (hasher, stored) = (Arc::clone(&hasher), stored.clone());
+                let key = ApiKey::parse(&key.text).unwrap();
+                answers.spawn(async move { hasher.check_key(&key, Some(&stored)).await });
+            }
+
+            let answers = answers.join_all().await;
+
+            assert!(answers.iter().all(|answer| *answer == Ok(good)));
+            // A good one is remembered, so whoever comes late finds it; a wrong one is not.
+            assert!(hashed.contains(&(hasher.runs() - before)));
+        }
     }
 
     #[tokio::test]
