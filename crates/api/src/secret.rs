@@ -23,8 +23,10 @@ use argon2::{
 };
 use moka::future::Cache;
 use sha2::{Digest as _, Sha256};
-pub(crate) use skytale_wire::token::KeyId;
-use skytale_wire::{http::Secret, token::KEY_ID_CHARS};
+use skytale_wire::{
+    http::Secret,
+    token::{KEY_ID_CHARS, KeyId},
+};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
@@ -142,7 +144,9 @@ impl Hasher {
             return Ok(true);
         }
         let what = self.digest(key, stored.unwrap_or(&self.nobody));
-        let check = self.checks.try_get_with(what, self.check_key_now(key, stored));
+        let check = self
+            .checks
+            .try_get_with(what, self.check_key_now(key, stored));
         let good = check.await.map_err(|busy| *busy);
         self.checks.invalidate(&what).await;
         good

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use skytale_sdk::{Account, Config, Context};
 use skytale_wire::{
-    http::{Key, MakeKey},
+    http::{Key, MakeKey, NewKey},
     token::Scopes,
 };
 
@@ -40,16 +40,14 @@ pub(crate) async fn run(
                     .filter(|seconds| *seconds > 0),
             };
             let key = account.make_key(&wish).await?;
-            output.say("this key is shown once: save it now");
-            output.result(&key, || key.key.expose().to_owned())
+            show_new(&key, output)
         }
         args::Keys::Rotate { id, overlap } => {
             let overlap = overlap.unwrap_or_default();
             match id {
                 Some(id) => {
                     let key = account.rotate_key(&id, overlap).await?;
-                    output.say("this key is shown once: save it now");
-                    output.result(&key, || key.key.expose().to_owned())
+                    show_new(&key, output)
                 }
                 None => rotate_own(&config, &account, overlap, output).await,
             }
@@ -60,6 +58,11 @@ pub(crate) async fn run(
             output.result(&shown, || format!("revoked {id}"))
         }
     }
+}
+
+fn show_new(key: &NewKey, output: Output) -> Result<(), Failure> {
+    output.say("this key is shown once: save it now");
+    output.result(key, || key.key.expose().to_owned())
 }
 
 /// The context's key: the new one is saved before anything else happens, because the old one may be

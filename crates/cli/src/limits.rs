@@ -1,8 +1,8 @@
 //! How much may be asked of the API server, and who says where a request comes from: the flags for
-//! that, and what they change.
+//! that. Each is called as its setting, and so is the variable of the environment.
 
 use clap::{Args, value_parser};
-use skytale_api::{Cidr, Config};
+use skytale_api::{Cidr, config::Layer};
 
 /// What is not given stays as the server has it.
 #[derive(Debug, Args)]
@@ -10,111 +10,50 @@ use skytale_api::{Cidr, Config};
 pub(crate) struct Limits {
     /// A proxy whose X-Forwarded-For is believed, as an address or a block like 10.0.0.0/8; may be
     /// given more than once. From anybody else that header says nothing
-    #[arg(
-        long,
-        value_name = "CIDR",
-        env = "SKYTALE_API_TRUSTED_PROXIES",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub(crate) trusted_proxy: Vec<Cidr>,
 
     /// Connections from one address (IPv6: one /64) at once, but for trusted proxies [default: 512]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "SKYTALE_API_CONNECTIONS_PER_ADDRESS_MAX",
-        hide_env_values = true,
-        value_parser = value_parser!(u32).range(1..)
-    )]
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..))]
     connections_per_address_max: Option<u32>,
 
     /// Requests a minute from one address (IPv6: one /64) without a good key or token: sign-ups,
     /// sign-ins, wrong keys [default: 120]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "SKYTALE_API_UNPROVEN_PER_MINUTE_MAX",
-        hide_env_values = true,
-        value_parser = value_parser!(u32).range(1..)
-    )]
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..))]
     unproven_per_minute_max: Option<u32>,
 
     /// Wrong passwords an hour for one e-mail [default: 100]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "SKYTALE_API_WRONG_PASSWORDS_PER_HOUR_MAX",
-        hide_env_values = true,
-        value_parser = value_parser!(u32).range(1..)
-    )]
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..))]
     wrong_passwords_per_hour_max: Option<u32>,
 
     /// Requests a second with one API key [default: 5000]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "SKYTALE_API_KEY_REQUESTS_PER_SECOND_MAX",
-        hide_env_values = true,
-        value_parser = value_parser!(u32).range(1..)
-    )]
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..))]
     key_requests_per_second_max: Option<u32>,
 
     /// Requests a second of one account [default: 10000]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "SKYTALE_API_ACCOUNT_REQUESTS_PER_SECOND_MAX",
-        hide_env_values = true,
-        value_parser = value_parser!(u32).range(1..)
-    )]
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..))]
     account_requests_per_second_max: Option<u32>,
 
     /// API keys a minute that one account may make or rotate [default: 200]
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "SKYTALE_API_NEW_KEYS_PER_MINUTE_MAX",
-        hide_env_values = true,
-        value_parser = value_parser!(u32).range(1..)
-    )]
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u32).range(1..))]
     new_keys_per_minute_max: Option<u32>,
 }
 
 impl Limits {
-    /// The settings with these in them.
-    pub(crate) fn over(self, mut config: Config) -> Config {
-        if !self.trusted_proxy.is_empty() {
-            config.trusted_proxies = self.trusted_proxy;
+    /// The flags, with these among them.
+    pub(crate) fn over(self, flags: Layer) -> Layer {
+        let connections = self.connections_per_address_max;
+        Layer {
+            trusted_proxies: (!self.trusted_proxy.is_empty()).then_some(self.trusted_proxy),
+            connections_per_address_max: connections
+                .map(|count| usize::try_from(count).unwrap_or(usize::MAX)),
+            unproven_per_minute_max: self.unproven_per_minute_max,
+            wrong_passwords_per_hour_max: self.wrong_passwords_per_hour_max,
+            key_requests_per_second_max: self.key_requests_per_second_max,
+            account_requests_per_second_max: self.account_requests_per_second_max,
+            new_keys_per_minute_max: self.new_keys_per_minute_max,
+            ..flags
         }
-        if let Some(count) = self.connections_per_address_max {
-            config.connections_per_address_max = usize::try_from(count).unwrap_or(usize::MAX);
-        }
-        for (wished, setting) in [
-            (
-                self.unproven_per_minute_max,
-                &mut config.unproven_per_minute_max,
-            ),
-            (
-                self.wrong_passwords_per_hour_max,
-                &mut config.wrong_passwords_per_hour_max,
-            ),
-            (
-                self.key_requests_per_second_max,
-                &mut config.key_requests_per_second_max,
-            ),
-            (
-                self.account_requests_per_second_max,
-                &mut config.account_requests_per_second_max,
-            ),
-            (
-                self.new_keys_per_minute_max,
-                &mut config.new_keys_per_minute_max,
-            ),
-        ] {
-            *setting = wished.unwrap_or(*setting);
-        }
-        config
     }
 }
 
@@ -123,8 +62,10 @@ mod tests {
     use std::path::Path;
 
     use clap::Parser;
+    use skytale_api::Config;
 
     use super::*;
+    use crate::settings::no_flags;
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -134,7 +75,8 @@ mod tests {
 
     fn read(line: &[&str]) -> Result<Config, clap::Error> {
         let line = Line::try_parse_from([&["skytale"], line].concat())?;
-        Ok(line.limits.over(Config::new(Path::new("x"))))
+        let flags = line.limits.over(no_flags());
+        Ok(Config::layered(Path::new("x"), flags, no_flags()).unwrap())
     }
 
     /// The help names them, and the server has them.

@@ -154,8 +154,8 @@ pub(crate) async fn api(
         relays: relay.map(|relay| vec![relay]),
         ..database(wish.database)?
     };
-    let api_config = settings.api(&dir, flags, wish.admin.admin_addr)?;
-    let mut api_config = wish.limits.over(api_config);
+    let flags = wish.limits.over(flags);
+    let mut api_config = settings.api(&dir, flags, wish.admin.admin_addr)?;
     if api_config.behind_proxy && api_config.trusted_proxies.is_empty() {
         output.complain(
             "skytale: everybody who comes through the proxy counts as one address, whose limits all share: name the proxy with --trusted-proxy",

@@ -63,13 +63,12 @@ pub(crate) async fn run(
         admin_addr: up.admin.admin_addr.and_then(|addr| addr.0),
         ..servers::database(up.database)?
     };
-    let api_config = settings.api(&dir, flags, up.admin.admin_addr)?;
+    let api_config = settings.api(&dir, up.limits.over(flags), up.admin.admin_addr)?;
     if !api_config.addr.ip().is_loopback() || api_config.tls_cert.is_some() {
         return Err(Failure::usage(
             "the API server of `up` is for this machine, or for a proxy on it: run `skytale api` and `skytale relay` for one that others reach",
         ));
     }
-    let api_config = up.limits.over(api_config);
     let mut api = servers::bind_api(api_config).await?;
     let wish = RelayWish {
         relay_addr: up.relay_addr,

@@ -29,9 +29,9 @@ use sqlx::{
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    AccountRow, AgentRow, Answer, Claim, Claimed, Created, Email, Exchange, Failure, Kept, KeyCheck,
-    KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey, REVOCATIONS_MS_KEPT, ReportTaken,
-    Store,
+    AccountRow, AgentRow, Answer, Claim, Claimed, Created, Email, Exchange, Failure, Kept,
+    KeyCheck, KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey, REVOCATIONS_MS_KEPT,
+    ReportTaken, Store,
 };
 use crate::{database_url::DatabaseUrl, error::Error, plans::Bounds, secret::Hashed};
 use exchanges::{Purchase, Queues};

@@ -20,9 +20,9 @@ use skytale_wire::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    AccountRow, AgentRow, Answer, Claim, Claimed, Created, Email, Exchange, Failure, Kept, KeyCheck,
-    KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey, REVOCATIONS_MS_KEPT, ReportTaken,
-    Store,
+    AccountRow, AgentRow, Answer, Claim, Claimed, Created, Email, Exchange, Failure, Kept,
+    KeyCheck, KeyCreated, KeyRotated, KeyRow, Mark, NewAccount, NewKey, REVOCATIONS_MS_KEPT,
+    ReportTaken, Store,
 };
 use crate::{error::Error, plans::Bounds, secret::Hashed, signing::private_dir};
 

@@ -9,8 +9,7 @@ use skytale_wire::http::SetAgent;
 
 use super::{
     form::{Asked, proof},
-    frame::{Place, page, table},
-    keys::Which,
+    frame::{Place, Which, page, table},
     session::Owner,
     words::{moment, moment_or},
 };

@@ -11,8 +11,7 @@ use skytale_wire::{
 };
 
 use super::{
-    frame::{Place, page, table},
-    keys::Which,
+    frame::{Place, Which, page, table},
     session::Owner,
     words::{bytes, count, instant, moment_or},
 };

@@ -2,8 +2,15 @@
 
 use axum::response::Html;
 use maud::{DOCTYPE, Markup, html};
+use serde::Deserialize;
 
 use super::{form::proof, session::Owner};
+
+/// Which part of a long list.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Which {
+    pub(crate) after: Option<String>,
+}
 
 /// The pages that the navigation leads to. One more of them is one more name here, a line in
 /// [`super::all`] and a file.

@@ -14,7 +14,7 @@ use skytale_wire::{
 
 use super::{
     form::{Asked, proof},
-    frame::{Place, page, table},
+    frame::{Place, Which, page, table},
     session::Owner,
     sign_in::Nothing,
     words::{moment, moment_or},
@@ -27,11 +27,6 @@ use crate::{
     router::App,
     visitor::Visitor,
 };
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct Which {
-    pub(crate) after: Option<String>,
-}
 
 /// The form for a new key. A box that is not ticked is not sent.
 #[derive(Debug, Deserialize)]

@@ -56,13 +56,11 @@ pub(super) async fn disable(
         list_revoked(db, &Revoked::Agent { account, agent }, now).await?;
         return Ok(true);
     }
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM agents WHERE account = $1 AND agent = $2)",
-    )
-    .bind(account.0)
-    .bind(agent.0)
-    .fetch_one(db)
-    .await
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM agents WHERE account = $1 AND agent = $2)")
+        .bind(account.0)
+        .bind(agent.0)
+        .fetch_one(db)
+        .await
 }
 
 pub(super) async fn enable(
@@ -70,12 +68,10 @@ pub(super) async fn enable(
     account: AccountId,
     agent: AgentId,
 ) -> Result<bool, sqlx::Error> {
-    sqlx::query(
-        "UPDATE agents SET disabled_ms = NULL WHERE account = $1 AND agent = $2",
-    )
-    .bind(account.0)
-    .bind(agent.0)
-    .execute(db)
-    .await
-    .map(|found| found.rows_affected() == 1)
+    sqlx::query("UPDATE agents SET disabled_ms = NULL WHERE account = $1 AND agent = $2")
+        .bind(account.0)
+        .bind(agent.0)
+        .execute(db)
+        .await
+        .map(|found| found.rows_affected() == 1)
 }

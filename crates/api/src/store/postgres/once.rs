@@ -24,11 +24,10 @@ pub(super) async fn claim(db: &mut PgConnection, claim: Claim) -> Result<Claimed
     if first.rows_affected() == 1 {
         return Ok(Claimed::First);
     }
-    let earlier =
-        sqlx::query("SELECT request, at_ms, status, answer FROM once WHERE id = $1")
-            .bind(claim.mark.0)
-            .fetch_optional(db)
-            .await?;
+    let earlier = sqlx::query("SELECT request, at_ms, status, answer FROM once WHERE id = $1")
+        .bind(claim.mark.0)
+        .fetch_optional(db)
+        .await?;
     // Released in between: whoever asks again is the first.
     let Some(row) = earlier else {
         return Ok(Claimed::UnderWay);
@@ -46,11 +45,7 @@ pub(super) async fn claim(db: &mut PgConnection, claim: Claim) -> Result<Claimed
     Ok(earlier.seen_by(&claim))
 }
 
-pub(super) async fn keep(
-    db: &mut PgConnection,
-    mark: Mark,
-    kept: Kept,
-) -> Result<(), sqlx::Error> {
+pub(super) async fn keep(db: &mut PgConnection, mark: Mark, kept: Kept) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE once SET status = $2, answer = $3 WHERE id = $1")
         .bind(mark.0)
         .bind(i32::from(kept.status))

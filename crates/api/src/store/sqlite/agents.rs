@@ -73,7 +73,11 @@ pub(super) fn enable(
 }
 
 /// Whether the account of a key has shut out this agent.
-pub(super) fn is_disabled(tx: &Transaction<'_>, key: &KeyId, agent: &AgentId) -> Result<bool, Failure> {
+pub(super) fn is_disabled(
+    tx: &Transaction<'_>,
+    key: &KeyId,
+    agent: &AgentId,
+) -> Result<bool, Failure> {
     tx.prepare_cached(
         "SELECT agents.disabled_ms IS NOT NULL FROM agents
          JOIN api_keys ON api_keys.account = agents.account
