@@ -9,6 +9,7 @@ pub fn here() -> PathBuf {
     named.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
 }
 
+pub mod metrics;
 pub mod processes;
 pub mod sim;
 pub mod slim;

@@ -22,15 +22,17 @@ use skytale_relay::{
     run::Relay,
 };
 use skytale_sdk::{Agent, Channel, Draft, Error, InviteOptions, Mode, RelayAddr, Seq};
-use skytale_tests::processes::{Machine, PATIENCE, Servers};
+use skytale_tests::{
+    metrics::metric_meanwhile,
+    processes::{Machine, PATIENCE, Servers},
+};
 use skytale_wire::{
     frame::PAYLOAD_BYTES_MAX,
     http::{RelayAt, Secret},
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpStream, UdpSocket},
+    net::UdpSocket,
     sync::{mpsc, oneshot},
     task::{JoinHandle, spawn_blocking},
     time::{Instant, timeout},
@@ -331,8 +333,8 @@ impl Elsewhere {
         began.elapsed()
     }
 
-    async fn metric(&self, name: &str) -> Option<u64> {
-        metric(self.servers().addresses().health.parse().unwrap(), name).await
+    async fn metric(&self, name: &'static str) -> Option<u64> {
+        metric_meanwhile(self.servers().addresses().health.parse().unwrap(), name).await
     }
 
     fn signal(&self, name: &str) {
@@ -436,8 +438,10 @@ impl House {
         (agent.await.unwrap(), proxy)
     }
 
-    async fn metric(&self, name: &str) -> u64 {
-        metric(self.relay.health_addr(), name).await.unwrap()
+    async fn metric(&self, name: &'static str) -> u64 {
+        metric_meanwhile(self.relay.health_addr(), name)
+            .await
+            .unwrap()
     }
 
     async fn close(self, sides: [Side; 2]) {
@@ -505,18 +509,6 @@ fn log() {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .try_init();
-}
-
-/// A counter of a relay, as its operator reads it.
-async fn metric(health: SocketAddr, name: &str) -> Option<u64> {
-    let mut stream = TcpStream::connect(health).await.ok()?;
-    let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page).await.ok()?;
-    let mut values = page.lines().filter_map(|line| line.strip_prefix(name));
-    let value = values.find_map(|rest| rest.strip_prefix(' '))?;
-    value.parse().ok()
 }
 
 async fn within<T>(what: impl Future<Output = T>) -> T {

@@ -18,14 +18,10 @@ use skytale_relay::{
 use skytale_sdk::{
     Agent, Bulk, Channel, Event, InviteOptions, LineCounters, Mode, RelayAddr, Shape, Traffic,
 };
+use skytale_tests::metrics::metric_meanwhile;
 use skytale_wire::http::{RelayAt, Secret};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpStream, UdpSocket},
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{net::UdpSocket, task::JoinHandle, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// From an idle stretch and a busy one of the same line: the same number of datagrams for so many
@@ -298,15 +294,9 @@ impl House {
         (agent.await.unwrap(), proxy)
     }
 
-    async fn metric(&self, name: &str) -> u64 {
-        let mut stream = TcpStream::connect(self.relay.health_addr()).await.unwrap();
-        let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut page = String::new();
-        stream.read_to_string(&mut page).await.unwrap();
-        let mut values = page.lines().filter_map(|line| line.strip_prefix(name));
-        let value = values.find_map(|rest| rest.strip_prefix(' ')).unwrap();
-        value.parse().unwrap()
+    async fn metric(&self, name: &'static str) -> u64 {
+        let value = metric_meanwhile(self.relay.health_addr(), name).await;
+        value.unwrap()
     }
 
     async fn close(self, sides: [Side; 2]) {

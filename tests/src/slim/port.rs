@@ -2,8 +2,7 @@
 //! against both. `SKYTALE_SLIM_NODE=stock` chooses the node.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -13,6 +12,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
+    metrics::metric,
     processes::{Machine, PATIENCE, Servers, Speaker},
     slim::python,
 };
@@ -162,12 +162,5 @@ pub fn until_linked(health: &str, agents: u64) {
 
 /// How many SLIM streams a relay serves, as its operator reads it.
 pub fn links(health: &str) -> Option<u64> {
-    let mut stream = TcpStream::connect(health).ok()?;
-    let request = "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page).ok()?;
-    let mut lines = page.lines();
-    let value = lines.find_map(|line| line.strip_prefix("skytale_relay_slim_links "))?;
-    value.parse().ok()
+    metric(health, "skytale_relay_slim_links")
 }
