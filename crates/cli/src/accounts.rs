@@ -416,8 +416,8 @@ pub(crate) async fn usage(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let mut config = Config::load(context::flags(everywhere))?;
-    let usage = context::account(&mut config)?.usage(wish.month).await?;
+    let (_, account) = context::signed_in(everywhere)?;
+    let usage = account.usage(wish.month).await?;
     output.result(&usage, || described_usage(&usage))
 }
 

@@ -1,6 +1,6 @@
 //! `agents`: those for which the account has bought tokens, and which of them it has shut out.
 
-use skytale_sdk::{Account, Config};
+use skytale_sdk::Account;
 use skytale_wire::{http::Agent, id::AgentId};
 
 use crate::{
@@ -16,8 +16,7 @@ pub(crate) async fn run(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let mut config = Config::load(context::flags(everywhere))?;
-    let account = context::account(&mut config)?;
+    let (_, account) = context::signed_in(everywhere)?;
     match command {
         args::Agents::List => list(&account, output).await,
         args::Agents::Disable { id } => set(&account, id, true, output).await,

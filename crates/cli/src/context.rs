@@ -168,6 +168,13 @@ fn is_open(channel: &ChannelView) -> bool {
     }
 }
 
+/// The settings, and the account that they name.
+pub(crate) fn signed_in(everywhere: &Everywhere) -> Result<(Config, Account), Failure> {
+    let mut config = Config::load(flags(everywhere))?;
+    let account = account(&mut config)?;
+    Ok((config, account))
+}
+
 /// The account of the context or environment, for calls to the API server.
 pub(crate) fn account(config: &mut Config) -> Result<Account, Failure> {
     let url = config.api_url.as_deref().ok_or_else(no_api)?;

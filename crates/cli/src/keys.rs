@@ -23,8 +23,7 @@ pub(crate) async fn run(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let mut config = Config::load(context::flags(everywhere))?;
-    let account = context::account(&mut config)?;
+    let (config, account) = context::signed_in(everywhere)?;
     match command {
         args::Keys::List => list(&account, output).await,
         args::Keys::Create {

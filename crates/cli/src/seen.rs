@@ -1,6 +1,6 @@
 //! `seen`: what relays hold of the account's channels, as they say it themselves.
 
-use skytale_sdk::{Account, Config};
+use skytale_sdk::Account;
 use skytale_wire::{
     http::{HeldChannel, HeldRecord, RecordKind},
     id::ChannelId,
@@ -19,8 +19,7 @@ pub(crate) async fn run(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let mut config = Config::load(context::flags(everywhere))?;
-    let account = context::account(&mut config)?;
+    let (_, account) = context::signed_in(everywhere)?;
     match wish.channel {
         Some(channel) => records(&account, channel, output).await,
         None => channels(&account, output).await,

@@ -12,7 +12,7 @@ use std::{
 
 use serde::Serialize;
 use skytale_relay::driver::Clock;
-use skytale_sdk::{Account, Config, Error};
+use skytale_sdk::{Account, Error};
 use skytale_wire::{
     http::TokenAnswer,
     id::{RelayKey, Time},
@@ -36,8 +36,7 @@ pub(crate) async fn run(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let mut config = Config::load(context::flags(everywhere))?;
-    let account = context::account(&mut config)?;
+    let (config, account) = context::signed_in(everywhere)?;
     if wish.slim.is_empty() {
         return print(&account.account_token().await?, output);
     }
