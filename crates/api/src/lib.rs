@@ -54,3 +54,4 @@ pub use plans::Bounds;
 pub use reset::reset_password;
 pub use run::{LocalAccount, Server};
 pub use signing::{Pace, Rotated, rotate as rotate_signing_key};
+pub use store::LOCAL_ACCOUNT;

@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// Gives the account under an address, or without one the local account, another password, and ends
-/// its sessions. Servers on the same database may run. Keys stay as they are.
+/// its sessions. Servers on the same database may run. Keys stay as they are, and so does a Postgres
+/// database's schema: the servers may be of an older version.
 pub async fn reset_password(
     config: &Config,
     email: Option<&str>,
@@ -28,7 +29,11 @@ pub async fn reset_password(
         Some(email) => Email::of_account(email).ok_or(NOBODY)?,
         None => Email::local(),
     };
-    let store = open_store(config, clock).await?;
+    let as_it_is = Config {
+        database_migrate: false,
+        ..config.clone()
+    };
+    let store = open_store(&as_it_is, clock).await?;
     let (account, old) = store.login(email).await?.ok_or(NOBODY)?;
     let busy = |_| {
         Error::Unreachable(

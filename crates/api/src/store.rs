@@ -339,12 +339,12 @@ impl Email {
     /// The address of the account that `skytale up` makes. It has no `@`, so nobody can sign up
     /// with it.
     pub(crate) fn local() -> Self {
-        Self(LOCAL.to_owned())
+        Self(LOCAL_ACCOUNT.to_owned())
     }
 
     /// Whom somebody says to be who signs in: an address, or the local account.
     pub(crate) fn of_account(text: &str) -> Option<Self> {
-        if text == LOCAL {
+        if text == LOCAL_ACCOUNT {
             return Some(Self::local());
         }
         Self::parse(text)
@@ -382,7 +382,8 @@ const AGENT_MS_KEPT: u64 = 90 * 24 * 3_600_000;
 const REVOCATIONS_MS_KEPT: u64 = 2 * 3_600_000;
 /// How long it is remembered what was asked with an `Idempotency-Key`.
 const ONCE_MS_KEPT: u64 = 24 * 3_600_000;
-const LOCAL: &str = "local";
+/// What stands where others have an address, for the account that `skytale up` makes.
+pub const LOCAL_ACCOUNT: &str = "local";
 /// RFC 5321 allows no longer path.
 const EMAIL_BYTES_MAX: usize = 254;
 

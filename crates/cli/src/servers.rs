@@ -108,7 +108,7 @@ async fn reset_password(
         .map_err(|error| api_failed(&error))?;
     let shown = serde_json::json!({"account_id": account, "changed": true});
     output.result(&shown, || {
-        let name = email.unwrap_or("local");
+        let name = email.unwrap_or(skytale_api::LOCAL_ACCOUNT);
         format!("{name} signs in with the new password now; API keys are as before")
     })
 }

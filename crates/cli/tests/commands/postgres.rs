@@ -94,6 +94,25 @@ fn a_server_that_may_not_migrate_names_the_command_that_does() {
 }
 
 #[test]
+fn a_password_is_reset_beside_servers_of_an_older_version_without_a_migration() {
+    let machine = Machine::new();
+    let database = Cluster::shared().database();
+    let url = &database.socket_url;
+    let mut reset = machine.command(&format!("api --database-url {url} reset-password"));
+    reset.env("SKYTALE_NEW_PASSWORD", "staple battery");
+
+    let refused = finish(reset, "");
+
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(
+        refused.stderr.contains("`skytale migrate schema`"),
+        "{refused:?}"
+    );
+    let schema = told(&machine, &database, "migrate schema --json").ok();
+    assert_eq!(schema.json()["migrations_before"], 0);
+}
+
+#[test]
 fn a_database_on_another_machine_without_verified_tls_is_refused() {
     let machine = Machine::new();
     for weak in ["disable", "prefer", "require"] {
