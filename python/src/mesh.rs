@@ -156,7 +156,7 @@ impl Servers {
         // The key lives as long as the mesh: there is nothing to protect by slow hashes.
         config.danger_argon2_memory_kib = 64;
         config.danger_argon2_passes = 1;
-        let mut api = Server::bind(config)
+        let mut api = Server::bind_embedded(config)
             .await
             .map_err(|error| Error::Unreachable(error.to_string()))?;
         let mut config = RelayConfig::new(

@@ -83,30 +83,22 @@ impl Server {
 
     /// The same with another clock.
     pub async fn bind_with(config: Config, clock: Clock) -> Result<Self, Error> {
-        config.check()?;
-        let listener = TcpListener::bind(config.addr)
-            .await
-            .map_err(|e| Error::Unreachable("the API server's address cannot be listened on", e))?;
-        let addr = listener
-            .local_addr()
-            .map_err(|e| Error::Unreachable("the API server's port is unknown", e))?;
-        let admin = match config.admin_addr {
-            Some(addr) => Some(Admin::bind(addr).await?),
-            None => None,
-        };
+        let doors = Doors::open(&config).await?;
         let store = open_store(&config, &clock).await?;
-        let opening = aside(move || {
-            let doorway = Doorway::open(&config)?;
-            Ok((doorway, open(config, clock, store)?))
-        });
-        let (doorway, shared) = opening.await?;
-        Ok(Self {
-            shared,
-            listener,
-            addr,
-            doorway,
-            admin,
-        })
+        doors.before(store, config, clock).await
+    }
+
+    /// The same, on a file only: a program that needs no more does not carry Postgres' driver, which
+    /// the linker leaves out then.
+    pub async fn bind_embedded(config: Config) -> Result<Self, Error> {
+        if config.database_url.is_some() {
+            return Err(Error::Misuse(
+                "this server keeps its accounts in a file: leave the database URL out",
+            ));
+        }
+        let doors = Doors::open(&config).await?;
+        let store = open_file(&config).await?;
+        doors.before(store, config, Clock::system()).await
     }
 
     /// Where it listens: the real port, when 0 was asked for.
@@ -263,12 +255,60 @@ impl Server {
     }
 }
 
+/// Where requests will come in.
+struct Doors {
+    listener: TcpListener,
+    addr: SocketAddr,
+    admin: Option<Admin>,
+}
+
+impl Doors {
+    /// Before anything is stored: a second server on the same address changes nothing.
+    async fn open(config: &Config) -> Result<Self, Error> {
+        config.check()?;
+        let listener = TcpListener::bind(config.addr)
+            .await
+            .map_err(|e| Error::Unreachable("the API server's address cannot be listened on", e))?;
+        let addr = listener
+            .local_addr()
+            .map_err(|e| Error::Unreachable("the API server's port is unknown", e))?;
+        let admin = match config.admin_addr {
+            Some(addr) => Some(Admin::bind(addr).await?),
+            None => None,
+        };
+        Ok(Self {
+            listener,
+            addr,
+            admin,
+        })
+    }
+
+    /// The server that stands behind them.
+    async fn before(
+        self,
+        store: Box<dyn Store>,
+        config: Config,
+        clock: Clock,
+    ) -> Result<Server, Error> {
+        let opening = aside(move || {
+            let doorway = Doorway::open(&config)?;
+            Ok((doorway, open(config, clock, store)?))
+        });
+        let (doorway, shared) = opening.await?;
+        Ok(Server {
+            shared,
+            listener: self.listener,
+            addr: self.addr,
+            doorway,
+            admin: self.admin,
+        })
+    }
+}
+
 /// The database that the settings name.
 pub(crate) async fn open_store(config: &Config, clock: &Clock) -> Result<Box<dyn Store>, Error> {
     let Some(url) = &config.database_url else {
-        let path = config.database.clone();
-        let store = aside(move || Sqlite::open(&path)).await?;
-        return Ok(Box::new(store));
+        return open_file(config).await;
     };
     let migrations = if config.database_migrate {
         Migrations::Apply
@@ -281,6 +321,12 @@ pub(crate) async fn open_store(config: &Config, clock: &Clock) -> Result<Box<dyn
         statement: Duration::from_millis(config.database_statement_ms_max),
     };
     let store = Postgres::open(url, limits, migrations, clock.now()).await?;
+    Ok(Box::new(store))
+}
+
+async fn open_file(config: &Config) -> Result<Box<dyn Store>, Error> {
+    let path = config.database.clone();
+    let store = aside(move || Sqlite::open(&path)).await?;
     Ok(Box::new(store))
 }
 

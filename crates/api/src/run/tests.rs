@@ -271,6 +271,17 @@ async fn an_address_in_use_is_told() {
     assert!(matches!(refused, Err(Error::Unreachable(_, _))));
 }
 
+#[tokio::test]
+async fn a_server_on_a_file_takes_no_database_url() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.database_url = Some("postgres://alice@127.0.0.1/skytale".to_owned().into());
+
+    let refused = Server::bind_embedded(config).await;
+
+    assert!(matches!(refused, Err(Error::Misuse(_))));
+}
+
 /// Sends a sign-up with this many bytes, all of them said in the head.
 fn sign_up_of(bytes: usize) -> Vec<u8> {
     let mut body = br#"{"email":"a@example.org","password":"correct horse!"}"#.to_vec();
