@@ -2,13 +2,19 @@
 //! reports are on their way.
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use skytale_sdk::{Agent, Channel, Mode};
-use skytale_tests::processes::{Machine, PATIENCE, Servers};
+use skytale_tests::{
+    metrics::metric_meanwhile,
+    processes::{Machine, PATIENCE, Servers},
+};
 use tokio::time::{sleep, timeout};
 
 const ROUNDS: usize = 8;
@@ -170,6 +176,39 @@ async fn a_relay_that_is_told_to_end_reports_before_it_does() {
 
     assert_eq!(places.used()[0], 3);
     planner.close().await.unwrap();
+    api.terminate();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_that_nobody_takes_is_shown_to_operators_and_counts_later() {
+    let (places, api, relay) = Places::new();
+    let health = relay.text("health");
+    let health: SocketAddr = health.trim_start_matches("http://").parse().unwrap();
+    let planner = places.agent("planner").await;
+    let plan = planner.channel("acme/ops/plan").await.unwrap();
+    let stands_at = async |wanted| {
+        while metric_meanwhile(health, "skytale_relay_usage_report_waits").await != Some(wanted) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(PATIENCE, stands_at(0)).await.unwrap();
+    api.kill();
+    say(&plan, 3, &mut ChaCha8Rng::seed_from_u64(1)).await;
+
+    timeout(PATIENCE, stands_at(1)).await.unwrap();
+    let api = places.api();
+    timeout(PATIENCE, stands_at(0)).await.unwrap();
+
+    // Some may be in the report after it.
+    let all = async {
+        while places.used()[0] < 3 {
+            sleep(Duration::from_millis(500)).await;
+        }
+    };
+    timeout(PATIENCE, all).await.unwrap();
+    assert_eq!(places.used()[0], 3);
+    planner.close().await.unwrap();
+    relay.terminate();
     api.terminate();
 }
 

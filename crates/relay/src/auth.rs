@@ -11,7 +11,7 @@
 use std::{
     fmt, fs,
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -42,6 +42,8 @@ struct Checks {
     relay: RelayKey,
     clock: Clock,
     sources: Vec<Source>,
+    /// Whether the API server has not taken the last report of usage.
+    report_waits: AtomicBool,
 }
 
 /// Where an issuer's keys come from, and what is known of them.
@@ -107,6 +109,7 @@ impl Gate {
             relay,
             clock,
             sources,
+            report_waits: AtomicBool::new(false),
         })))
     }
 

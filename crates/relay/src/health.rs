@@ -152,7 +152,11 @@ async fn readyz(State(watched): State<Arc<Watched>>) -> impl IntoResponse {
 
 async fn metrics_text(State(watched): State<Arc<Watched>>) -> impl IntoResponse {
     let text = watched.look().await.map(|snapshot| {
-        metrics::render(&snapshot, watched.gate.is_ready(), watched.grpc.as_deref())
+        let issuers = metrics::Issuers {
+            are_ready: watched.gate.is_ready(),
+            report_waits: watched.gate.report_waits(),
+        };
+        metrics::render(&snapshot, issuers, watched.grpc.as_deref())
     });
     match text {
         Some(text) => Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)),

@@ -14,7 +14,7 @@ use std::{
 use iroh::SecretKey;
 use skytale_wire::id::RelayKey;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::info;
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -107,6 +107,9 @@ impl Relay {
             config.ca_file.as_deref(),
             clock.clone(),
         )?;
+        if config.issuers.len() > 1 {
+            warn!("usage is not metered: with several token issuers none is told of it");
+        }
         let hub = HubConfig {
             relay: key,
             limits: config.limits.clone(),

@@ -3,7 +3,7 @@
 //! The hub says what, once it is stored as a report; here it is sent, again and again until the
 //! API server has taken it, and then the hub hears of it. What is sent twice counts once there.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use iroh::SecretKey;
 use skytale_wire::{
@@ -59,6 +59,12 @@ impl Gate {
         self.taker().is_some()
     }
 
+    /// Whether the last report was not taken and is sent again; nothing when nobody is told of usage.
+    pub(crate) fn report_waits(&self) -> Option<bool> {
+        self.taker()?;
+        Some(self.0.report_waits.load(Ordering::Relaxed))
+    }
+
     pub(super) fn taker(&self) -> Option<&Remote> {
         let mut remotes = self.0.sources.iter().filter_map(Source::remote);
         remotes.next().filter(|_| remotes.next().is_none())
@@ -75,7 +81,6 @@ async fn send_all(
     let Some(taker) = gate.taker() else {
         return;
     };
-    let mut is_lost = false;
     let mut taken = None;
     loop {
         let report = reports.borrow_and_update().clone();
@@ -84,7 +89,7 @@ async fn send_all(
             // The hub asks again when it could not keep in mind that one was taken.
             if taken != Some(report.number) {
                 if !send(taker, &secret, gate.0.clock.now(), &report).await {
-                    if !std::mem::replace(&mut is_lost, true) {
+                    if !gate.0.report_waits.swap(true, Ordering::Relaxed) {
                         warn!(
                             "the API server does not take a report of usage: it is kept and sent again. Is it up, of this version, and was it started with this relay's key?"
                         );
@@ -99,7 +104,7 @@ async fn send_all(
                     continue;
                 }
                 taken = Some(report.number);
-                if std::mem::take(&mut is_lost) {
+                if gate.0.report_waits.swap(false, Ordering::Relaxed) {
                     info!("the API server takes reports of usage again");
                 }
             }

@@ -9,9 +9,17 @@ use crate::{
     hub::SlimCounters,
 };
 
+/// How the relay stands with those who issue its tokens.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Issuers {
+    pub(super) are_ready: bool,
+    /// Nothing when none of them is told of usage.
+    pub(super) report_waits: Option<bool>,
+}
+
 /// The counters belong to the hub. A fresh recorder for each scrape only writes them down, so
 /// that several relays can live in one process.
-pub(super) fn render(snapshot: &Snapshot, issuers: bool, grpc: Option<&GrpcState>) -> String {
+pub(super) fn render(snapshot: &Snapshot, issuers: Issuers, grpc: Option<&GrpcState>) -> String {
     let page = Page(PrometheusBuilder::new().build_recorder());
     if let Some(grpc) = grpc {
         render_grpc(&page, grpc);
@@ -25,8 +33,15 @@ pub(super) fn render(snapshot: &Snapshot, issuers: bool, grpc: Option<&GrpcState
     page.gauge(
         "skytale_relay_issuers_ready",
         "Whether the token issuers' keys are at hand.",
-        usize::from(issuers),
+        usize::from(issuers.are_ready),
     );
+    if let Some(waits) = issuers.report_waits {
+        page.gauge(
+            "skytale_relay_usage_report_waits",
+            "Whether the API server has not taken the last report of usage.",
+            usize::from(waits),
+        );
+    }
     page.gauge(
         "skytale_relay_connections",
         "Connections that are open.",
@@ -371,7 +386,12 @@ mod tests {
         snapshot.counters.nacks.insert(Refusal::StaleEpoch, 2);
         snapshot.counters.slim.dropped.insert(SlimDrop::Nobody, 4);
 
-        let text = render(&snapshot, true, Some(&GrpcState::default()));
+        let issuers = Issuers {
+            are_ready: true,
+            report_waits: Some(true),
+        };
+
+        let text = render(&snapshot, issuers, Some(&GrpcState::default()));
 
         assert!(text.contains("skytale_relay_connections 3\n"), "{text}");
         assert!(text.contains("skytale_relay_published_total 7\n"), "{text}");
@@ -385,6 +405,12 @@ mod tests {
         );
         assert!(text.contains("skytale_relay_grpc_listens 0\n"), "{text}");
         assert!(text.contains("skytale_relay_slim_wrong_macs_total 0\n"));
-        assert!(!render(&snapshot, true, None).contains("grpc"));
+        assert!(text.contains("skytale_relay_usage_report_waits 1\n"));
+        let alone = Issuers {
+            report_waits: None,
+            ..issuers
+        };
+        let text = render(&snapshot, alone, None);
+        assert!(!text.contains("grpc") && !text.contains("usage_report"));
     }
 }
