@@ -47,7 +47,10 @@ pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
 pub(super) fn wakes(pid: u32) -> Option<u64> {
     let mut wakes = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
-        let text = fs::read_to_string(thread.ok()?.path().join("status")).ok()?;
+        // One that has ended since it was listed tells nothing any more.
+        let Ok(text) = thread.and_then(|it| fs::read_to_string(it.path().join("status"))) else {
+            continue;
+        };
         let own: u64 = field(&text, "voluntary_ctxt_switches")?.parse().ok()?;
         wakes += own;
     }
@@ -130,6 +133,28 @@ mod tests {
         assert!((percentile(&times, 99) - 100.0).abs() < 1e-9);
         assert!((percentile(&times[..1], 99) - 100.0).abs() < 1e-9);
         assert!(percentile(&[], 50).is_nan());
+    }
+
+    #[test]
+    fn threads_that_end_meanwhile_hide_no_figure() {
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let others = std::thread::spawn(move || {
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                let brief: Vec<_> = (0..8).map(|_| std::thread::spawn(|| {})).collect();
+                for thread in brief {
+                    thread.join().unwrap();
+                }
+            }
+        });
+
+        let told = (0..2_000).all(|_| wakes(std::process::id()).is_some());
+
+        drop(stop);
+        others.join().unwrap();
+        assert!(told);
     }
 
     #[test]
