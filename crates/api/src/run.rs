@@ -88,8 +88,8 @@ impl Server {
         doors.before(store, config, clock).await
     }
 
-    /// The same, on a file only: a program that needs no more does not carry Postgres' driver, which
-    /// the linker leaves out then.
+    /// As [`Self::bind`], on a file only: the linker leaves Postgres' driver out of a program that
+    /// opens its servers by nothing else.
     pub async fn bind_embedded(config: Config) -> Result<Self, Error> {
         if config.database_url.is_some() {
             return Err(Error::Misuse(

@@ -107,7 +107,7 @@ impl Relay {
             config.ca_file.as_deref(),
             clock.clone(),
         )?;
-        if config.issuers.len() > 1 {
+        if config.issuers.len() > 1 && !gate.has_taker() {
             warn!("usage is not metered: with several token issuers none is told of it");
         }
         let hub = HubConfig {
