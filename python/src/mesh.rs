@@ -185,7 +185,7 @@ impl Servers {
             claims_of_target: UNHINDERED,
             ..Limits::default()
         };
-        let relay = Relay::start(config);
+        let relay = Relay::start_embedded(config);
         let account = api.bootstrap_local();
         let (relay, account) = tokio::join!(relay, account);
         let relay = relay.map_err(|error| Error::Unreachable(error.to_string()))?;
@@ -211,7 +211,7 @@ impl Servers {
         }]);
         let api_addr = api.addr();
         let stop_api = CancellationToken::new();
-        let api = tokio::spawn(api.serve(stop_api.clone()));
+        let api = tokio::spawn(api.serve_agents(stop_api.clone()));
         let config_dir = dir.path().join("config");
         Context::default().write(&config_dir, CONTEXT)?;
         Ok(Self {

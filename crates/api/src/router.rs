@@ -40,7 +40,7 @@ use crate::{
 
 /// The server's routes for programs, and their description; nothing else answers but pages for people.
 pub(crate) fn described() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    for_agents()
         .routes(routes!(accounts::sign_up))
         .routes(routes!(accounts::me))
         .routes(routes!(accounts::change_password))
@@ -52,7 +52,6 @@ pub(crate) fn described() -> OpenApiRouter<App> {
         .routes(routes!(api_keys::rotate))
         .routes(routes!(agents::list))
         .routes(routes!(agents::set))
-        .routes(routes!(tokens::exchange))
         .routes(routes!(usage::show))
         .routes(routes!(usage::report))
         .routes(routes!(relays::revocations))
@@ -60,18 +59,34 @@ pub(crate) fn described() -> OpenApiRouter<App> {
         .routes(routes!(held::relays))
         .routes(routes!(held::channels))
         .routes(routes!(held::records))
-        .routes(routes!(tokens::jwks))
         .routes(routes!(openapi::document))
         .routes(routes!(openapi::page))
+}
+
+/// What it takes to let agents in.
+fn for_agents() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(tokens::exchange))
+        .routes(routes!(tokens::jwks))
         .routes(routes!(alive))
         .routes(routes!(ready))
 }
 
 /// The server.
 pub(crate) fn routes(app: App) -> Router {
-    Router::from(described())
+    let pages = ui::routes(&app.config);
+    behind_doors(described(), pages, app)
+}
+
+/// Nothing but what it takes to let agents in.
+pub(crate) fn routes_of_agents(app: App) -> Router {
+    behind_doors(for_agents(), Router::new(), app)
+}
+
+fn behind_doors(programs: OpenApiRouter<App>, pages: Router<App>, app: App) -> Router {
+    Router::from(programs)
         .route_layer(middleware::from_fn_with_state(app.clone(), once::door))
-        .merge(ui::routes(&app.config))
+        .merge(pages)
         .fallback(async || Refusal::NOT_FOUND)
         .layer(DefaultBodyLimit::max(app.config.body_bytes_max))
         .layer(CatchPanicLayer::custom(problem::panicked))

@@ -42,7 +42,7 @@ use crate::{
     once::Secrets,
     patience::Patient,
     questions::Questions,
-    router::{App, Shared, routes},
+    router::{App, Shared, routes, routes_of_agents},
     secret::{ApiKey, Hashed, Hasher, Kind},
     signing::SigningKeys,
     store::{
@@ -172,6 +172,16 @@ impl Server {
     /// Serves until `shutdown`, then stops accepting, lets requests finish, and returns. What does
     /// not finish in time is cut off.
     pub async fn serve(self, shutdown: CancellationToken) {
+        self.answer(routes, shutdown).await;
+    }
+
+    /// As [`Self::serve`], but only what agents ask to be let in at a relay that was given the keys: the
+    /// linker leaves accounts, usage and pages out of a program that serves by nothing else.
+    pub async fn serve_agents(self, shutdown: CancellationToken) {
+        self.answer(routes_of_agents, shutdown).await;
+    }
+
+    async fn answer(self, routes: fn(App) -> Router, shutdown: CancellationToken) {
         let app = App::new(self.shared);
         let router = routes(app.clone());
         let looking = look_after_keys(app.clone());

@@ -18,11 +18,7 @@ use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::{
-    archive::{
-        Archive as _, ArchiveError,
-        fjall::{FjallArchive, FjallReader},
-        sqlite::SqliteArchive,
-    },
+    archive::{Archive as _, ArchiveError, fjall::FjallArchive, sqlite::SqliteArchive},
     auth::{Gate, GateError, questions::Answers, reports::Reports, revocations},
     backup::BackupDoor,
     config::{BadConfig, Engine, RelayConfig},
@@ -86,6 +82,11 @@ pub enum RelayError {
         /// What the system says.
         reason: io::ErrorKind,
     },
+    /// An embedded relay was to have what only a whole one has.
+    #[error(
+        "an embedded relay keeps its archive in SQLite and has no gRPC address: set both so, or start a whole one"
+    )]
+    Embedded,
     /// The system gave no thread.
     #[error("no thread could be started: {0}")]
     Threads(io::ErrorKind),
@@ -95,6 +96,19 @@ impl Relay {
     /// Opens the archive, then the doors. Everything that can fail has failed when this returns; the
     /// door for gRPC may still wait for the token issuers' keys, so that it turns nobody away.
     pub async fn start(config: RelayConfig) -> Result<Self, RelayError> {
+        Self::open::<WHOLE>(config).await
+    }
+
+    /// As [`Self::start`], with SQLite's archive and the door for native agents alone: the linker
+    /// leaves the other archive and gRPC out of a program that starts its relays by nothing else.
+    pub async fn start_embedded(config: RelayConfig) -> Result<Self, RelayError> {
+        if config.archive != Engine::Sqlite || config.grpc_addr.is_some() {
+            return Err(RelayError::Embedded);
+        }
+        Self::open::<EMBEDDED>(config).await
+    }
+
+    async fn open<const IS_WHOLE: bool>(config: RelayConfig) -> Result<Self, RelayError> {
         config.check()?;
         let dir = config.data_dir.clone();
         let seed = blocking(move || prepare(&dir)).await?;
@@ -118,7 +132,7 @@ impl Relay {
             slim: config.slim.clone(),
             meters: gate.has_taker(),
         };
-        let (driver, copied, pages) = open_driver(&config, hub, clock).await?;
+        let (driver, backup, pages) = open_driver::<IS_WHOLE>(&config, hub, clock).await?;
         let draining = CancellationToken::new();
         let watched = Watched {
             door: driver.door(),
@@ -131,10 +145,13 @@ impl Relay {
         let (seen, signing) = (watched.clone(), secret.clone());
         let background = CancellationToken::new();
         tokio::spawn(background.clone().run_until_cancelled_owned(following));
-        let (health, quic, grpc) = match open_doors(&config, secret, watched).await {
+        let (health, quic, grpc) = match open_doors::<IS_WHOLE>(&config, secret, watched).await {
             Ok(doors) => doors,
             Err(error) => {
                 background.cancel();
+                if let Some(backup) = backup {
+                    backup.close().await;
+                }
                 driver.stop().await;
                 return Err(error);
             }
@@ -142,7 +159,6 @@ impl Relay {
         tokio::spawn(background.clone().run_until_cancelled_owned(refresh(gate)));
         let pages = config.answers_accounts.then_some(pages);
         let answers = Answers::start(seen, signing, pages);
-        let backup = copied.and_then(|archive| BackupDoor::open(&config.data_dir, archive));
         let quic_addr = quic.addr().unwrap_or(config.quic_addr);
         let health_addr = health.addr();
         let grpc_addr = grpc.as_ref().map(GrpcEdge::addr);
@@ -242,7 +258,7 @@ impl From<io::Error> for RelayError {
     }
 }
 
-async fn open_doors(
+async fn open_doors<const IS_WHOLE: bool>(
     config: &RelayConfig,
     secret: SecretKey,
     watched: Watched,
@@ -258,7 +274,7 @@ async fn open_doors(
     let quic = QuicEdge::open(config, secret.clone(), gate, door).await?;
     // The last: what it lets in is served at once.
     let grpc = match (config.grpc_addr, watched.grpc.clone()) {
-        (Some(addr), Some(state)) => {
+        (Some(addr), Some(state)) if IS_WHOLE => {
             let parts = GrpcParts {
                 addr,
                 watched,
@@ -272,22 +288,23 @@ async fn open_doors(
     Ok((health, quic, grpc))
 }
 
-/// The driver, what a backup reads from if it cannot open the archive itself, and what is read for
+/// The driver, where a backup asks for the archive if it cannot open that itself, and what is read for
 /// accounts that ask what is held of their channels.
-async fn open_driver(
+async fn open_driver<const IS_WHOLE: bool>(
     config: &RelayConfig,
     hub: HubConfig,
     clock: Clock,
-) -> Result<(Driver, Option<FjallReader>, Pages), RelayError> {
+) -> Result<(Driver, Option<BackupDoor>, Pages), RelayError> {
     let dir = config.data_dir.clone();
     let engine = config.archive;
     blocking(move || match engine {
-        Engine::Fjall => {
+        Engine::Fjall if IS_WHOLE => {
             let archive = FjallArchive::open(&dir)?;
-            let reader = archive.reader();
-            let pages = Pages::of(archive.reader());
-            Ok((Driver::start(hub, archive, clock)?, Some(reader), pages))
+            let (copied, pages) = (archive.reader(), Pages::of(archive.reader()));
+            let driver = Driver::start(hub, archive, clock)?;
+            Ok((driver, BackupDoor::open(&dir, copied), pages))
         }
+        Engine::Fjall => Err(RelayError::Embedded),
         Engine::Sqlite => {
             let archive = SqliteArchive::open(&dir)?;
             let pages = Pages::of(archive.reader());
@@ -378,6 +395,10 @@ fn make_key(dir: &Path) -> Result<(), RelayError> {
     Ok(())
 }
 
+/// A relay with everything, and one that is part of a program for other purposes.
+const WHOLE: bool = true;
+const EMBEDDED: bool = !WHOLE;
+
 /// Where the relay's secret lies below its data directory.
 pub const KEY_FILE: &str = "relay.key";
 /// How often issuers' keys are fetched, and how often until they have come at all.
@@ -389,7 +410,28 @@ const GOODBYE_MAX: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {
+    use skytale_wire::token::PublicKeys;
+
     use super::*;
+    use crate::config::Issuer;
+
+    #[tokio::test]
+    async fn an_embedded_relay_refuses_what_only_a_whole_one_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("relay");
+        let config = || RelayConfig::new(&dir, vec![Issuer::Keys(PublicKeys::default())]);
+
+        let mut with_grpc = config();
+        with_grpc.archive = Engine::Sqlite;
+        let mut with_fjall = config();
+        with_fjall.grpc_addr = None;
+
+        for config in [with_grpc, with_fjall] {
+            let refused = Relay::start_embedded(config).await;
+            assert!(matches!(refused, Err(RelayError::Embedded)), "{refused:?}");
+        }
+        assert!(!dir.exists(), "nothing is made before it is refused");
+    }
 
     #[test]
     fn a_key_is_made_once_and_read_afterwards() {

@@ -39,6 +39,22 @@ async fn a_key_buys_a_token_that_the_relay_can_check() {
 }
 
 #[tokio::test]
+async fn a_server_for_agents_sells_tokens_and_does_nothing_else() {
+    let mut house = House::open().await;
+    let alice = house.person("alice").await;
+    house.router = routes_of_agents(house.app.clone());
+
+    let sold = house.token(alice.key(), agent_request()).await;
+    let keys = house.get("/.well-known/jwks.json", "").await;
+
+    assert_eq!((sold.status, keys.status), (StatusCode::OK, StatusCode::OK));
+    for path in ["/v1/accounts/me", "/v1/usage", "/openapi.json", "/ui"] {
+        let answer = house.get(path, alice.key()).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_buys_a_token_for_slim_that_names_no_key() {
     let house = House::open().await;
     let alice = house.person("alice").await;
