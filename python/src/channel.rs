@@ -9,7 +9,7 @@ use crate::{
     agent::agent_id,
     errors,
     inbox::Inbox,
-    message::Message,
+    message::{Message, Reply},
     native::Native,
     operation::{Kind, Operation},
 };
@@ -101,8 +101,8 @@ impl Channel {
         let channel = self.channel(py)?;
         let draft = draft(py, payload, content_type, None)?;
         Ok(Operation::new(Kind::Waiting, async move {
-            let reply = channel.ask_with(draft, seconds(limit)?).await?;
-            Ok(Message::new(Native::new(reply)))
+            let answered = channel.ask_for(draft, seconds(limit)?).await?;
+            Ok(Reply(Native::new(answered)))
         }))
     }
 

@@ -28,6 +28,21 @@ impl Message {
     }
 }
 
+/// A reply on its way to who asked. It counts as taken when it arrives there, and not when nobody waits
+/// any more.
+pub(crate) struct Reply(pub(crate) Native<sdk::Answered>);
+
+impl<'py> IntoPyObject<'py> for Reply {
+    type Target = Message;
+    type Output = Bound<'py, Message>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, Message>> {
+        let (beside, answered) = self.0.take_apart();
+        Bound::new(py, Message::new(beside.beside(answered.take())))
+    }
+}
+
 #[pymethods]
 impl Message {
     #[getter]

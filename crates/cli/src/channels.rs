@@ -2,7 +2,7 @@
 //! `leave`, `rotate`, `words`, `accept`, `decline`.
 
 use serde::Serialize;
-use skytale_sdk::{Agent, Channel, ChannelState, ChannelView, Config, InviteOptions, MemberView};
+use skytale_sdk::{Agent, Channel, ChannelState, ChannelView, InviteOptions, MemberView};
 use skytale_wire::{
     id::{AgentId, ChannelId},
     invite::{INVITE_CHARS_MAX, Invite},
@@ -102,19 +102,14 @@ pub(crate) async fn invite(
     everywhere: &Everywhere,
     output: Output,
 ) -> Result<(), Failure> {
-    let config = Config::load(context::flags(everywhere))?;
-    let mut addresses: Vec<String> = wish
-        .addresses
-        .iter()
-        .map(|address| address.with_port(RELAY_PORT))
-        .collect();
-    if addresses.is_empty() {
-        addresses = context::advertised(&config)?;
-    }
     let options = InviteOptions {
         uses: wish.uses,
         ttl: wish.ttl,
-        addresses,
+        addresses: wish
+            .addresses
+            .iter()
+            .map(|address| address.with_port(RELAY_PORT))
+            .collect(),
     };
     let line = context::as_agent(everywhere, async |agent| {
         let channel = context::channel(agent, wish.channel.as_ref()).await?;

@@ -1,17 +1,11 @@
 //! Which servers, which agent: what a run takes from flags, environment and the saved context.
 //!
-//! Contexts themselves are the SDK's ([`Context`]). Beside one, `NAME.advertise` holds what its
-//! `skytale up --public-addr` said: the address that invites name.
-
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+//! Contexts themselves are the SDK's ([`Context`]).
 
 use serde::Serialize;
 use skytale_sdk::{
     Account, Agent, Channel, ChannelState, ChannelView, Config, Context, Flags, Mode, Timeouts,
-    Traffic, replace_private,
+    Traffic,
 };
 use skytale_wire::http::Secret;
 
@@ -189,36 +183,6 @@ fn no_api() -> Failure {
     )
 }
 
-/// What `up --public-addr` wanted invites to name, if the context says so.
-pub(crate) fn advertised(config: &Config) -> Result<Vec<String>, Failure> {
-    let Some(name) = &config.context else {
-        return Ok(Vec::new());
-    };
-    match fs::read_to_string(advertise_file(&config.config_dir, name)) {
-        Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Remembers it for the context, or forgets it.
-pub(crate) fn advertise(config_dir: &Path, name: &str, address: Option<&str>) -> io::Result<()> {
-    let path = advertise_file(config_dir, name);
-    let Some(address) = address else {
-        return match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Err(_) | Ok(()) => Ok(()),
-        };
-    };
-    replace_private(&path, format!("{address}\n").as_bytes())
-}
-
-fn advertise_file(config_dir: &Path, name: &str) -> PathBuf {
-    config_dir
-        .join("contexts")
-        .join(format!("{name}.advertise"))
-}
-
 /// `context add`, `use` and `ls`.
 pub(crate) fn run(
     command: args::Context,
@@ -307,34 +271,4 @@ fn list(everywhere: &Everywhere, output: Output) -> Result<(), Failure> {
         ]);
     }
     output.line(&shown.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_advertised_address_is_remembered_with_its_context_and_can_be_forgotten() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("contexts")).unwrap();
-        let read = || {
-            let flags = Flags {
-                config_dir: Some(dir.path().to_owned()),
-                context: None,
-                ..Flags::default()
-            };
-            let mut config =
-                Config::layered(flags, &|name| (name == "HOME").then(|| dir.path().into()))
-                    .unwrap();
-            config.context = Some(LOCAL.to_owned());
-            advertised(&config).unwrap()
-        };
-
-        advertise(dir.path(), LOCAL, Some("relay.example.org:4433")).unwrap();
-        assert_eq!(read(), ["relay.example.org:4433"]);
-        advertise(dir.path(), LOCAL, None).unwrap();
-        advertise(dir.path(), LOCAL, None).unwrap();
-        assert!(read().is_empty());
-        assert!(Context::names(dir.path()).unwrap().is_empty());
-    }
 }

@@ -215,7 +215,7 @@ fn save(
     context.api_url = Some(started.api.clone());
     context.relay = Some(relay);
     context.write(config_dir, &started.context)?;
-    context::advertise(config_dir, &started.context, public)?;
+    Context::advertise(config_dir, &started.context, public)?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -26,7 +27,7 @@ use crate::{
     error::Error,
     message::{IntoDraft, Message, check_size},
     question::{self, Question},
-    shelf::{Holder, release_dead},
+    shelf::{Holder, Room, release_dead},
 };
 
 /// A channel that this agent is in. Cheap to clone.
@@ -37,6 +38,45 @@ pub struct Channel {
     name: Option<ChannelName>,
     /// What [`Channel::receive`] reads from, for all clones of this handle.
     receiver: Arc<tokio::sync::Mutex<Option<Messages>>>,
+}
+
+/// The reply to a question, before it counts as taken. Dropped instead, it is a message for the default
+/// reader like any other.
+#[must_use]
+pub struct Answered {
+    reply: skytale_agent::Message,
+    handle: Channel,
+    room: Room,
+    question: Question,
+}
+
+impl Answered {
+    /// Takes it.
+    pub fn take(self) -> Message {
+        let Self {
+            reply,
+            handle,
+            room,
+            question,
+        } = self;
+        let row = reply.row;
+        room.run(move |reading| {
+            let taken =
+                |tx: &rusqlite::Connection| Ok(inbox::acknowledge(tx, DEFAULT_READER, &[row])?);
+            if let Err(error) = reading.durably(taken) {
+                tracing::warn!(%error, "an answer is not marked as taken and will be shown again");
+            }
+            // Closed only now: a loop finds the reply either reserved or taken.
+            drop(question);
+        });
+        Message::taken(reply, handle, DEFAULT_READER.to_owned())
+    }
+}
+
+impl fmt::Debug for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answered")
+    }
 }
 
 /// A message that the relay has stored.
@@ -55,7 +95,8 @@ pub struct InviteOptions {
     pub uses: u32,
     /// How long it holds.
     pub ttl: Duration,
-    /// Where joiners find the relay, `host:port`; empty means where this agent finds it.
+    /// Where joiners find the relay, `host:port`; empty means what the context advertises, else where
+    /// this agent finds it.
     pub addresses: Vec<String>,
 }
 
@@ -100,13 +141,18 @@ impl Channel {
 
     /// The same with other limits.
     pub async fn invite_with(&self, options: InviteOptions) -> Result<String, Error> {
+        let addresses = if options.addresses.is_empty() {
+            self.inner.advertised.clone()
+        } else {
+            options.addresses
+        };
         let ttl_ms = u64::try_from(options.ttl.as_millis())
             .map_err(|_| Error::misuse("an invite cannot hold for that long"))?;
         let command = Command::Invite {
             channel: self.id,
             uses: options.uses,
             ttl_ms,
-            addresses: options.addresses,
+            addresses,
         };
         let limit = self.inner.timeouts.change + self.inner.slots_for_changes();
         match self
@@ -185,36 +231,36 @@ impl Channel {
     /// other names see it like every message. When the time is up, or the call is cancelled, the
     /// reply is a message for the default reader like any other.
     pub async fn ask_with(&self, what: impl IntoDraft, limit: Duration) -> Result<Message, Error> {
+        // Nothing is awaited after the reply is taken, so nobody can be cancelled in between.
+        Ok(self.ask_for(what, limit).await?.take())
+    }
+
+    /// As [`Self::ask_with`], for who hands the reply on and may find that nobody wants it any more.
+    pub async fn ask_for(&self, what: impl IntoDraft, limit: Duration) -> Result<Answered, Error> {
         self.inner.check_process()?;
         let id = fresh_id();
         let question = Question::open(self.inner.dir(), &id)?;
+        let mut is_stored = false;
         let asked = async {
             let draft = what.into_draft();
             let _sending = self.inner.sending(draft.payload.len());
             let stored = self.inner.timeouts.stored + self.inner.slots_for_sending();
             self.send_as(id, draft, stored.min(limit)).await?;
+            is_stored = true;
             self.reply_in_vault(id).await
         };
-        let reply = timeout(limit, asked).await.map_err(|_| Error::Timeout {
+        let in_time = timeout(limit, asked).await;
+        let reply = in_time.map_err(|_| Error::Timeout {
             what: "waiting for the answer",
-            queued: false,
+            // Then the question itself waits for a relay, and to ask again would be to ask twice.
+            queued: !is_stored,
         })??;
-        let shelf = self.inner.shelf()?;
-        // From here on nothing is awaited, so nobody can be cancelled between taking the reply
-        // and returning it.
-        let room = shelf.room().await?;
-        let row = reply.row;
-        room.run(move |reading| {
-            let taken =
-                |tx: &rusqlite::Connection| Ok(inbox::acknowledge(tx, DEFAULT_READER, &[row])?);
-            if let Err(error) = reading.durably(taken) {
-                tracing::warn!(%error, "an answer is not marked as taken and will be shown again");
-            }
-            // Closed only now: a loop finds the reply either reserved or taken.
-            drop(question);
-        });
-        let handle = self.fresh_handle();
-        Ok(Message::taken(reply, handle, DEFAULT_READER.to_owned()))
+        Ok(Answered {
+            reply,
+            handle: self.fresh_handle(),
+            room: self.inner.shelf()?.room().await?,
+            question,
+        })
     }
 
     /// Looks for the reply whenever there is something new, also what another process has

@@ -1,7 +1,8 @@
 //! Where an agent lives and whom it talks to: flag > `SKYTALE_*` environment > context > default.
 //!
 //! Read once, when an agent is opened; nothing reads the environment later. A context is a file
-//! `contexts/NAME.toml` (0600) in the configuration directory: lines of `key = "value"`.
+//! `contexts/NAME.toml` (0600) in the configuration directory: lines of `key = "value"`. Beside it,
+//! `NAME.advertise` holds what its `skytale up --public-addr` said: the address that invites name.
 
 use std::{
     collections::BTreeMap,
@@ -37,6 +38,9 @@ pub struct Config {
     pub relay: Option<RelayAddr>,
     /// PEM file of an additional certificate authority for the API server.
     pub ca_file: Option<PathBuf>,
+    /// Where invites say that the relay of the context is, `host:port`, when that is not where agents
+    /// on this machine find it.
+    pub advertised: Vec<String>,
     /// How lines to relays are to look to whoever watches them.
     pub traffic: Traffic,
     /// How long calls wait.
@@ -144,6 +148,10 @@ impl Config {
                 .or_else(|| env.path("XDG_DATA_HOME").map(|dir| dir.join("skytale")))
                 .or_else(|| env.path("HOME").map(|home| home.join(DATA_BELOW_HOME)))
                 .ok_or_else(|| Error::misuse("no home directory: set SKYTALE_DATA_DIR"))?,
+            advertised: match &name {
+                Some(name) => Context::advertised(&config_dir, name)?,
+                None => Vec::new(),
+            },
             config_dir,
             context: name,
             api_url: flags
@@ -336,6 +344,32 @@ impl Context {
             return Err(Error::NotFound(format!("there is no context {name:?}")));
         }
         replace_private(&config_dir.join(CHOSEN_FILE), name.as_bytes()).map_err(unwritten)
+    }
+
+    /// Remembers where invites are to say that the context's relay is, or forgets it.
+    pub fn advertise(config_dir: &Path, name: &str, address: Option<&str>) -> io::Result<()> {
+        let path = Self::advertised_path(config_dir, name);
+        let Some(address) = address else {
+            return match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Err(_) | Ok(()) => Ok(()),
+            };
+        };
+        replace_private(&path, format!("{address}\n").as_bytes())
+    }
+
+    fn advertised(config_dir: &Path, name: &str) -> Result<Vec<String>, Error> {
+        match fs::read_to_string(Self::advertised_path(config_dir, name)) {
+            Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(unreadable("what the context advertises", &error)),
+        }
+    }
+
+    fn advertised_path(config_dir: &Path, name: &str) -> PathBuf {
+        config_dir
+            .join("contexts")
+            .join(format!("{name}.advertise"))
     }
 
     fn path(config_dir: &Path, name: &str) -> PathBuf {
@@ -708,6 +742,29 @@ mod tests {
         for good in ["planner", "a.b_c-9", &"x".repeat(64)] {
             check_agent_name(good).unwrap();
         }
+    }
+
+    #[test]
+    fn an_advertised_address_is_remembered_with_its_context_and_can_be_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        Context::default().write(dir.path(), "local").unwrap();
+        let read = || {
+            let flags = Flags {
+                config_dir: Some(dir.path().to_owned()),
+                context: Some("local".to_owned()),
+                ..Flags::default()
+            };
+            let home = |name: &str| (name == "HOME").then(|| dir.path().into());
+            Config::layered(flags, &home).unwrap().advertised
+        };
+
+        Context::advertise(dir.path(), "local", Some("relay.example.org:4433")).unwrap();
+        assert_eq!(read(), ["relay.example.org:4433"]);
+        Context::advertise(dir.path(), "local", None).unwrap();
+        Context::advertise(dir.path(), "local", None).unwrap();
+
+        assert!(read().is_empty());
+        assert_eq!(Context::names(dir.path()).unwrap(), ["local"]);
     }
 
     #[test]

@@ -48,7 +48,7 @@ mod vault;
 mod worker;
 
 pub use account::Account;
-pub use channel::{Channel, InviteOptions, Messages, Sent};
+pub use channel::{Answered, Channel, InviteOptions, Messages, Sent};
 pub use client::{Agent, AgentBuilder, RelayStatus, Status};
 pub use config::{Config, Context, Flags, RelayAddr, Timeouts, check_agent_name, replace_private};
 pub use error::Error;

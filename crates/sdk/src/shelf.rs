@@ -89,18 +89,19 @@ impl Shelf {
     }
 
     /// Room for one more acknowledgement, if there is some at once.
-    pub(crate) fn try_room(&self) -> Result<Option<Room<'_>>, Error> {
-        match self.tasks.try_reserve() {
+    pub(crate) fn try_room(&self) -> Result<Option<Room>, Error> {
+        match self.tasks.clone().try_reserve_owned() {
             Ok(permit) => Ok(Some(Room(permit))),
-            Err(TrySendError::Full(())) => Ok(None),
-            Err(TrySendError::Closed(())) => Err(Error::closed()),
+            Err(TrySendError::Full(_)) => Ok(None),
+            Err(TrySendError::Closed(_)) => Err(Error::closed()),
         }
     }
 
     /// Room for one more acknowledgement, so that handing it in cannot be cancelled half-way.
-    pub(crate) async fn room(&self) -> Result<Room<'_>, Error> {
+    pub(crate) async fn room(&self) -> Result<Room, Error> {
         self.tasks
-            .reserve()
+            .clone()
+            .reserve_owned()
             .await
             .map(Room)
             .map_err(|_| Error::closed())
@@ -108,9 +109,9 @@ impl Shelf {
 }
 
 /// A place in the queue.
-pub(crate) struct Room<'a>(mpsc::Permit<'a, Task>);
+pub(crate) struct Room(mpsc::OwnedPermit<Task>);
 
-impl Room<'_> {
+impl Room {
     /// Stored within milliseconds, together with others. After a power cut the last of them may
     /// be shown again.
     pub(crate) fn acknowledge(self, reader: String, row: i64) {

@@ -165,6 +165,7 @@ impl AgentBuilder {
             id,
             name: self.name,
             dir: vault.dir().to_owned(),
+            advertised: config.advertised,
             timeouts: config.timeouts,
             traffic: config.traffic,
             tally,

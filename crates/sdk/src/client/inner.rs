@@ -48,6 +48,8 @@ pub(crate) struct Inner {
     pub(super) name: String,
     pub(super) dir: PathBuf,
     pub(crate) timeouts: Timeouts,
+    /// Where invites say that the relay is, when nothing else is wished.
+    pub(crate) advertised: Vec<String>,
     pub(super) traffic: Traffic,
     pub(super) tally: Arc<LineTally>,
     /// Bytes of messages that somebody here waits for.
