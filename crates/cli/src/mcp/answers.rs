@@ -8,8 +8,8 @@ use rmcp::model::{CallToolResult, ContentBlock, JsonObject, RequestId};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use skytale_sdk::{
-    Agent, AgentId, Channel, ChannelState, ChannelView, Config, Draft, Error, InviteOptions,
-    LinkState, MessageId, Status,
+    Agent, AgentId, Channel, ChannelState, ChannelView, Draft, Error, InviteOptions, LinkState,
+    MessageId, Status,
 };
 use skytale_wire::invite::{INVITE_CHARS_MAX, Invite};
 use tokio::time::timeout;
@@ -18,12 +18,11 @@ use zeroize::Zeroizing;
 
 use super::{
     NamedBy,
-    desk::{Call, Desk},
+    desk::{CALL_MAX, Call, Desk, STORED_MAX},
     inbox::Portion,
     tools::{self, Which},
 };
 use crate::{
-    context,
     exit::{Exit, Failure},
     messages::rfc3339,
     output::harmless,
@@ -34,8 +33,18 @@ impl Desk {
     /// Does what a call asks for. Whatever goes wrong becomes an answer that a model can read and
     /// act upon.
     pub(super) async fn call(&self, call: Call) -> CallToolResult {
-        let tool = call.tool.name();
-        let done = self.work().track_future(self.answer(call)).await;
+        let (which, tool) = (call.tool, call.tool.name());
+        let answer = self.work().track_future(self.answer(call));
+        // It has a limit of its own, which the caller sets.
+        let done = if which == Which::Receive {
+            answer.await
+        } else {
+            timeout(CALL_MAX, answer).await.unwrap_or_else(|_| {
+                Err(Failure::failed(
+                    "this takes longer than a call may: it may still be done, so look with channels and members before you call again",
+                ))
+            })
+        };
         done.unwrap_or_else(|failure| {
             tracing::debug!(tool, code = failure.code(), "refused");
             CallToolResult::error(vec![ContentBlock::text(sentence(&failure))])
@@ -107,11 +116,10 @@ impl Desk {
         let agent = self.agent().await?;
         let channel = self.channel(&agent, &wish.channel).await?;
         can_reach(&agent).await?;
-        let config = Config::load(context::flags(&self.everywhere))?;
         let options = InviteOptions {
             uses: wish.uses,
             ttl: Duration::from_secs(wish.ttl_seconds.into()),
-            addresses: context::advertised(&config)?,
+            ..InviteOptions::default()
         };
         let line = Zeroizing::new(channel.invite_with(options).await?);
         let made: Invite = line.parse().map_err(|_| {
@@ -147,12 +155,12 @@ impl Desk {
             in_reply_to,
             ..Draft::text(&wish.text)
         };
-        match channel.send(draft).await {
+        match channel.send_timeout(draft, STORED_MAX).await {
             Ok(sent) => Ok(json!({"stored": true, "id": sent.id, "seq": sent.seq})),
             Err(Error::Timeout { queued: true, .. } | Error::Unreachable(_)) => Ok(json!({
                 "stored": false,
                 "queued": true,
-                "note": "The relay cannot be reached now. The message is kept and leaves by itself; do not send it again.",
+                "note": "The relay cannot be reached now, or takes its time. The message is kept and leaves by itself; do not send it again.",
             })),
             Err(error) => Err(error.into()),
         }

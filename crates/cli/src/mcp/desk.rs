@@ -176,7 +176,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// A call must be over before clients give it up, which they do after a minute.
-const STORED_MAX: Duration = Duration::from_secs(20);
+pub(super) const CALL_MAX: Duration = Duration::from_secs(50);
+/// Slots of a hidden line are not added: what has not left by then is kept, and that is an answer.
+pub(super) const STORED_MAX: Duration = Duration::from_secs(20);
 const CHANGE_MAX: Duration = Duration::from_secs(40);
 /// How long calls that are under way may take when the server ends.
 const LAST_CALLS_MAX: Duration = Duration::from_secs(2);
