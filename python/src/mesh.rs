@@ -153,6 +153,7 @@ impl Servers {
         let mut config = skytale_api::Config::new(&dir.path().join("server"));
         std::fs::create_dir(dir.path().join("server")).map_err(|error| no_room(&error))?;
         config.addr.set_port(0);
+        config.ui = false;
         // The key lives as long as the mesh: there is nothing to protect by slow hashes.
         config.danger_argon2_memory_kib = 64;
         config.danger_argon2_passes = 1;

@@ -175,8 +175,8 @@ impl Server {
         self.answer(routes, shutdown).await;
     }
 
-    /// As [`Self::serve`], but only what agents ask to be let in at a relay that was given the keys: the
-    /// linker leaves accounts, usage and pages out of a program that serves by nothing else.
+    /// As [`Self::serve`], with nothing but tokens, their keys and health: for agents whose relay was given
+    /// the keys. The linker leaves the other routes out of a program that serves by nothing else.
     pub async fn serve_agents(self, shutdown: CancellationToken) {
         self.answer(routes_of_agents, shutdown).await;
     }

@@ -198,6 +198,13 @@ fn listen_to_logs(verbose: u8, json: bool) {
     }
 }
 
+/// Built together with the wheel's `silent`, servers would have no logs (decision 27).
+const _: () = assert!(
+    tracing::level_filters::STATIC_MAX_LEVEL
+        .into_level()
+        .is_some()
+);
+
 /// The crates whose logs are meant for whoever runs this program.
 const OURS: [&str; 8] = [
     "skytale",
