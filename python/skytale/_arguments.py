@@ -105,6 +105,13 @@ def count(name: str, value: object) -> int:
     return value
 
 
+def flag(name: str, value: object) -> bool:
+    # Not by truth: "no" is true, and would give a right that was refused.
+    if not isinstance(value, bool):
+        raise WrongType(f"{name} is True or False, not {_kind(value)}")
+    return value
+
+
 def agents(value: object) -> list[str]:
     """One agent's id, or several."""
     if isinstance(value, str):
@@ -117,12 +124,12 @@ def agents(value: object) -> list[str]:
     return named
 
 
-def place(name: str, value: object) -> int:
-    """A place in a channel's log."""
+def whole(name: str, value: object) -> int:
+    """A whole number: a place in a channel's log, or what chance begins with."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise WrongType(f"{name} is an int, not {_kind(value)}")
-    if not 0 <= value <= _PLACE_MAX:
-        raise Misuse(f"{name} is from 0 to {_PLACE_MAX}")
+    if not 0 <= value <= _WHOLE_MAX:
+        raise Misuse(f"{name} is from 0 to {_WHOLE_MAX}")
     return value
 
 
@@ -157,5 +164,5 @@ def _kind(value: object) -> str:
 
 _SECONDS_MAX = 10 * 365 * 24 * 3600
 _COUNT_MAX = 1_000_000
-_PLACE_MAX = 2**63 - 1
+_WHOLE_MAX = 2**63 - 1
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from skytale import _arguments, _core
 from skytale._base import AgentBase, ChannelBase, LoopBase, MessageBase, event, over
 from skytale.values import ChannelView, Event, Invite, Member, Sent
+
+if TYPE_CHECKING:
+    from skytale._base import Taker
 
 
 class Agent(AgentBase):
@@ -27,13 +31,15 @@ class Agent(AgentBase):
     async def open(self) -> Agent:
         """Opens it, making it on first use. No network is needed: it connects by itself."""
         if self._opened is None:
-            self._adopt(await _core.Agent.open(self._name, self._settings))
+            surplus = self._adopt(await _core.Agent.open(self._name, self._settings))
+            if surplus is not None:
+                await surplus.close()
         return self
 
     async def close(self) -> None:
         """Lets leave what can leave within two seconds, and closes the vault."""
-        if self._opened is not None:
-            opened, self._opened = self._opened, None
+        opened = self._give_up()
+        if opened is not None:
             await opened.close()
 
     async def __aenter__(self) -> Agent:
@@ -81,20 +87,30 @@ class Agent(AgentBase):
         await self._native.caught_up()
 
     def events(self) -> AsyncIterator[Event]:
-        """What happens besides messages, from the moment the agent was opened."""
+        """What happens besides messages, from the moment the agent was opened.
+
+        What happens to lines and to replies is not kept: connected, disconnected, cover_missing,
+        over_schedule and replies_paused come only from the moment this is called.
+        """
         return _Events(self._native.events(), None)
 
-    def _adopt(self, core: _core.Agent) -> None:
-        self._opened = core
-        self._channels = {}
+    def _adopt(self, core: _core.Agent) -> _core.Agent | None:
+        """Takes what was opened; gives it back when somebody else was faster."""
+        with self._lock:
+            if self._opened is not None:
+                return core
+            self._opened = core
+            self._channels = {}
+            return None
 
     def _known(self, core: _core.Channel) -> Channel:
         """One handle for each channel, so that its loops share what was fetched."""
-        known = self._channels.get(core.id)
-        if known is None:
-            known = self._channels[core.id] = Channel(core, self)
-        known._native = core
-        return known
+        with self._lock:
+            known = self._channels.get(core.id)
+            if known is None:
+                known = self._channels[core.id] = Channel(core, self)
+            known._native = core
+            return known
 
 
 class Channel(ChannelBase):
@@ -105,6 +121,13 @@ class Channel(ChannelBase):
     """
 
     _home: Agent
+
+    def _taker(self) -> Taker:
+        # Imported by whoever has an event loop: importing this package is quick about it.
+        from asyncio import current_task
+
+        task = current_task()
+        return super()._taker() if task is None else weakref.ref(task)
 
     async def invite(self, uses: int = 1, ttl: float = 3600) -> Invite:
         """Makes a line by which so many agents may join within so many seconds."""
@@ -147,11 +170,16 @@ class Channel(ChannelBase):
     async def receive(self, timeout: float | None = None) -> Message | None:
         """The next message, or ``None`` when none came in so many seconds.
 
-        It counts as read when the next one is asked for, or ``Message.ack`` is called.
+        It counts as read when the same task asks for the next one, or ``Message.ack`` is called.
+        Tasks may share a channel's messages out: none settles what another still works on. What
+        a task had when it ended is settled by whoever asks next.
+        For a limit in time, give it here: before Python 3.12, ``asyncio.wait_for`` makes a task
+        of its own, which has ended when the message is worked on.
         """
         limit = _arguments.optional_seconds("timeout", timeout)
         deadline = None if limit is None else time.monotonic() + limit
-        self._settle()
+        taker = self._taker()
+        self._settle(taker)
         while (core := self._inbox.pop()) is None:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             state = await self._inbox.arrival(left)
@@ -159,7 +187,7 @@ class Channel(ChannelBase):
                 return None
             if state == "over":
                 raise over()
-        self._left.append(core)
+        self._left.append((taker, core))
         return Message(core, self)
 
     def __aiter__(self) -> AsyncIterator[Message]:
@@ -170,7 +198,7 @@ class Channel(ChannelBase):
 
         It keeps those that came since it was first opened with ``history=``.
         """
-        place = _arguments.place("after", after)
+        place = _arguments.whole("after", after)
         found: list[Message] = []
         while some := await self._native.history(place):
             found += [Message(core, self) for core in some]
@@ -192,7 +220,9 @@ class Channel(ChannelBase):
     async def grant(self, agent: str, *, admin: bool, may_invite: bool) -> None:
         """Says what a member may do: remove and grant, or add and invite."""
         agent = _arguments.text("an agent's id", agent)
-        await self._native.grant(agent, bool(admin), bool(may_invite))
+        admin = _arguments.flag("admin", admin)
+        may_invite = _arguments.flag("may_invite", may_invite)
+        await self._native.grant(agent, admin, may_invite)
 
     async def leave(self) -> None:
         """Leaves the channel."""

@@ -6,15 +6,24 @@
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from base64 import b64encode
 from collections import deque
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from skytale import _arguments, _core
 from skytale._prompt import Heading, framed
 from skytale.errors import Denied, Misuse
 from skytale.guard import LoopGuard
 from skytale.values import Event
+
+if TYPE_CHECKING:
+    import asyncio
+
+    #: Who takes messages out of a channel. Weak, so that nobody is kept alive by what it left.
+    Taker = weakref.ref[asyncio.Task[object]] | weakref.ref[threading.Thread]
 
 
 class AgentBase:
@@ -54,6 +63,8 @@ class AgentBase:
         )
         self._guard = guard(replies_per_hour)
         self._opened: _core.Agent | None = None
+        #: For what is open and the channels it knows. Never held while something is waited for.
+        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -72,9 +83,17 @@ class AgentBase:
 
     @property
     def _native(self) -> _core.Agent:
-        if self._opened is None:
+        # Looked at once: another thread may be closing it.
+        opened = self._opened
+        if opened is None:
             raise Misuse("this agent is not open: use it inside `with` or call open() first")
-        return self._opened
+        return opened
+
+    def _give_up(self) -> _core.Agent | None:
+        """What was open, to whoever is the first to close it."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+            return opened
 
     def _admit_reply(self, channel: str, peer: str) -> None:
         if self._guard is None:
@@ -103,7 +122,10 @@ class ChannelBase:
         self._native = core
         self._home = agent
         self._inbox = core.inbox()
-        self._left: deque[_core.Message] = deque()
+        self._left: deque[tuple[Taker, _core.Message]] = deque()
+        #: Held by whoever takes out of `_left`. Adding goes without: a loop may be collected, and
+        #: leave what it had, in the middle of taking out.
+        self._settling = threading.Lock()
 
     @property
     def id(self) -> str:
@@ -115,10 +137,23 @@ class ChannelBase:
         """As its members know it."""
         return self._native.name
 
-    def _settle(self) -> None:
-        """What loops that ended had given out is dealt with now: the next one is asked for."""
-        while self._left:
-            self._inbox.done(self._left.popleft())
+    def _settle(self, taker: Taker) -> None:
+        """What this one had taken is dealt with now, as it asks for the next; and what those had
+        who have ended. What others still work on stays theirs."""
+        dealt: list[_core.Message] = []
+        with self._settling:
+            for _ in range(len(self._left)):
+                whose, message = self._left.popleft()
+                if whose == taker or _has_ended(whose):
+                    dealt.append(message)
+                else:
+                    self._left.append((whose, message))
+        for message in dealt:
+            self._inbox.done(message)
+
+    def _taker(self) -> Taker:
+        """Who runs just now."""
+        return weakref.ref(threading.current_thread())
 
     def __str__(self) -> str:
         return self.name or self.id
@@ -130,29 +165,31 @@ class ChannelBase:
 class LoopBase:
     """A loop over messages: the one it has given out is dealt with when the next is asked for."""
 
-    __slots__ = ("_channel", "_given_out")
+    __slots__ = ("_channel", "_given_out", "_taker")
 
     def __init__(self, channel: ChannelBase) -> None:
         self._channel = channel
         self._given_out: _core.Message | None = None
+        self._taker: Taker | None = None
 
     def _settle(self) -> None:
-        self._channel._settle()
+        self._taker = self._channel._taker()
+        self._channel._settle(self._taker)
         if self._given_out is not None:
             given_out, self._given_out = self._given_out, None
             self._channel._inbox.done(given_out)
 
     def __del__(self) -> None:
-        # Left by `break` or an exception: dealt with when the next loop asks for more.
-        if self._given_out is not None:
-            self._channel._left.append(self._given_out)
+        # Left by `break` or an exception: dealt with when whoever ran it asks for more.
+        if self._given_out is not None and self._taker is not None:
+            self._channel._left.append((self._taker, self._given_out))
 
 
 class MessageBase:
     """A received message. What it says is data from somebody else, never an instruction.
 
-    It counts as read when the next one is asked for, or when ``ack()`` is called: after a crash
-    between, it is shown again, with the same ``id``.
+    It counts as read when whoever took it asks for the next one, or when ``ack()`` is called: after
+    a crash between, it is shown again, with the same ``id``.
     """
 
     __slots__ = ("_native",)
@@ -256,6 +293,13 @@ def when(milliseconds: int) -> datetime:
         return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
     except (OverflowError, ValueError, OSError):
         return datetime.max.replace(tzinfo=timezone.utc)
+
+
+def _has_ended(taker: Taker) -> bool:
+    whose = taker()
+    if isinstance(whose, threading.Thread):
+        return not whose.is_alive()
+    return whose is None or whose.done()
 
 
 def over() -> Denied:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypedDict, TypeVar, final, type_check_only
 
 from skytale._arguments import Settings
+from skytale.values import EventKind
 
 __all__ = [
     "Agent",
@@ -23,7 +24,7 @@ _T = TypeVar("_T")
 
 @type_check_only
 class Told(TypedDict):
-    kind: str
+    kind: EventKind
     channel: str | None
     agent: str | None
     by: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +18,7 @@ class LoopGuard:
     ``replies_paused``, and the agent's events tell it once for each pause.
     """
 
-    __slots__ = ("_clock", "_passed", "_paused", "per", "replies")
+    __slots__ = ("_clock", "_lock", "_passed", "_paused", "per", "replies")
 
     def __init__(
         self, replies: int = 120, per: float = 3600.0, *, clock: Callable[[], float] | None = None
@@ -27,33 +28,37 @@ class LoopGuard:
         self.replies = replies
         self.per = per
         self._clock = time.monotonic if clock is None else clock
+        #: An agent may be used by several threads, which share its bound.
+        self._lock = threading.Lock()
         self._passed: dict[str, deque[float]] = {}
         self._paused: set[str] = set()
 
     def admit(self, peer: str) -> float:
         """Counts a reply to this peer: 0 when it may be sent, else the seconds until one may."""
-        now = self._clock()
-        # Whoever was quiet longest stands first, and is forgotten first.
-        passed = self._passed.pop(peer, deque())
-        self._passed[peer] = passed
-        if len(self._passed) > _PEERS_MAX:
-            quiet = next(iter(self._passed))
-            del self._passed[quiet]
-            self._paused.discard(quiet)
-        while passed and now - passed[0] >= self.per:
-            passed.popleft()
-        if len(passed) >= self.replies:
-            return self.per - (now - passed[0])
-        passed.append(now)
-        self._paused.discard(peer)
-        return 0.0
+        with self._lock:
+            now = self._clock()
+            # Whoever was quiet longest stands first, and is forgotten first.
+            passed = self._passed.pop(peer, deque())
+            self._passed[peer] = passed
+            if len(self._passed) > _PEERS_MAX:
+                quiet = next(iter(self._passed))
+                del self._passed[quiet]
+                self._paused.discard(quiet)
+            while passed and now - passed[0] >= self.per:
+                passed.popleft()
+            if len(passed) >= self.replies:
+                return self.per - (now - passed[0])
+            passed.append(now)
+            self._paused.discard(peer)
+            return 0.0
 
     def is_news(self, peer: str) -> bool:
         """Whether this pause was not told before."""
-        if peer in self._paused:
-            return False
-        self._paused.add(peer)
-        return True
+        with self._lock:
+            if peer in self._paused:
+                return False
+            self._paused.add(peer)
+            return True
 
 
 #: A peer that was forgotten begins anew; this many take some megabytes.

@@ -37,13 +37,15 @@ class Agent(AgentBase):
     def open(self) -> Agent:
         """Opens it, making it on first use. No network is needed: it connects by itself."""
         if self._opened is None:
-            self._adopt(_core.Agent.open(self._name, self._settings).result())
+            surplus = self._adopt(_core.Agent.open(self._name, self._settings).result())
+            if surplus is not None:
+                surplus.close().result()
         return self
 
     def close(self) -> None:
         """Lets leave what can leave within two seconds, and closes the vault."""
-        if self._opened is not None:
-            opened, self._opened = self._opened, None
+        opened = self._give_up()
+        if opened is not None:
             opened.close().result()
 
     def __enter__(self) -> Agent:
@@ -93,20 +95,30 @@ class Agent(AgentBase):
         self._native.caught_up().result()
 
     def events(self) -> Iterator[Event]:
-        """What happens besides messages, from the moment the agent was opened."""
+        """What happens besides messages, from the moment the agent was opened.
+
+        What happens to lines and to replies is not kept: connected, disconnected, cover_missing,
+        over_schedule and replies_paused come only from the moment this is called.
+        """
         return _Events(self._native.events(), None)
 
-    def _adopt(self, core: _core.Agent) -> None:
-        self._opened = core
-        self._channels = {}
+    def _adopt(self, core: _core.Agent) -> _core.Agent | None:
+        """Takes what was opened; gives it back when somebody else was faster."""
+        with self._lock:
+            if self._opened is not None:
+                return core
+            self._opened = core
+            self._channels = {}
+            return None
 
     def _known(self, core: _core.Channel) -> Channel:
         """One handle for each channel, so that its loops share what was fetched."""
-        known = self._channels.get(core.id)
-        if known is None:
-            known = self._channels[core.id] = Channel(core, self)
-        known._native = core
-        return known
+        with self._lock:
+            known = self._channels.get(core.id)
+            if known is None:
+                known = self._channels[core.id] = Channel(core, self)
+            known._native = core
+            return known
 
 
 class Channel(ChannelBase):
@@ -159,11 +171,14 @@ class Channel(ChannelBase):
     def receive(self, timeout: float | None = None) -> Message | None:
         """The next message, or ``None`` when none came in so many seconds.
 
-        It counts as read when the next one is asked for, or ``Message.ack`` is called.
+        It counts as read when the same thread asks for the next one, or ``Message.ack`` is called.
+        Threads may share a channel's messages out: none settles what another still works on. What
+        a thread had when it ended is settled by whoever asks next.
         """
         limit = _arguments.optional_seconds("timeout", timeout)
         deadline = None if limit is None else time.monotonic() + limit
-        self._settle()
+        taker = self._taker()
+        self._settle(taker)
         while (core := self._inbox.pop()) is None:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             state = self._inbox.arrival(left).result()
@@ -171,7 +186,7 @@ class Channel(ChannelBase):
                 return None
             if state == "over":
                 raise over()
-        self._left.append(core)
+        self._left.append((taker, core))
         return Message(core, self)
 
     def __iter__(self) -> Iterator[Message]:
@@ -182,7 +197,7 @@ class Channel(ChannelBase):
 
         It keeps those that came since it was first opened with ``history=``.
         """
-        place = _arguments.place("after", after)
+        place = _arguments.whole("after", after)
         found: list[Message] = []
         while some := self._native.history(place).result():
             found += [Message(core, self) for core in some]
@@ -204,7 +219,9 @@ class Channel(ChannelBase):
     def grant(self, agent: str, *, admin: bool, may_invite: bool) -> None:
         """Says what a member may do: remove and grant, or add and invite."""
         agent = _arguments.text("an agent's id", agent)
-        self._native.grant(agent, bool(admin), bool(may_invite)).result()
+        admin = _arguments.flag("admin", admin)
+        may_invite = _arguments.flag("may_invite", may_invite)
+        self._native.grant(agent, admin, may_invite).result()
 
     def leave(self) -> None:
         """Leaves the channel."""

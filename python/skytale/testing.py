@@ -12,6 +12,7 @@ opened again in between, as a program that restarts.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack, ExitStack
 from types import TracebackType
 
 from skytale import Agent, _arguments, _core, sync
@@ -41,7 +42,11 @@ class mesh:
             raise Misuse("two agents of a mesh have the same name")
         if isinstance(loss, bool) or not isinstance(loss, (int, float)):
             raise WrongType("loss is a number from 0, and less than 1")
-        self._weather = _arguments.seconds("delay", delay), float(loss), seed
+        self._weather = (
+            _arguments.seconds("delay", delay),
+            float(loss),
+            _arguments.whole("seed", seed),
+        )
         self._replies_per_hour = replies_per_hour
         guard(replies_per_hour)
         self._running: _core.Mesh | None = None
@@ -67,10 +72,12 @@ class mesh:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        while self._agents:
-            await self._agents.pop().close()
-        if self._running is not None:
-            await self._running.stop()
+        # Whatever becomes of one agent, the others are closed, and the servers do not stay.
+        async with AsyncExitStack() as ending:
+            if self._running is not None:
+                ending.push_async_callback(self._running.stop)
+            while self._agents:
+                ending.push_async_callback(self._agents.pop(0).close)
 
     def __enter__(self) -> tuple[sync.Agent, ...]:
         self._running = self._start().result()
@@ -92,10 +99,11 @@ class mesh:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        while self._sync_agents:
-            self._sync_agents.pop().close()
-        if self._running is not None:
-            self._running.stop().result()
+        with ExitStack() as ending:
+            if self._running is not None:
+                ending.callback(lambda running: running.stop().result(), self._running)
+            while self._sync_agents:
+                ending.callback(self._sync_agents.pop(0).close)
 
     def environment(self) -> dict[str, str]:
         """The variables by which a program in another process finds these servers."""

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+#: What an event can be.
+EventKind = Literal[
+    "entered",
+    "acceptance_wanted",
+    "joined",
+    "left",
+    "removed",
+    "epoch_changed",
+    "label_changed",
+    "gap",
+    "pruned",
+    "fork_suspected",
+    "log_rollback",
+    "unreadable",
+    "channel_stuck",
+    "orphan_welcome",
+    "confirmed",
+    "connected",
+    "disconnected",
+    "cover_missing",
+    "over_schedule",
+    "replies_paused",
+]
 
 
 class Invite(str):
@@ -55,15 +79,9 @@ class ChannelView(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something that happened besides messages. What it is not about is ``None``.
+    """Something that happened besides messages. What it is not about is ``None``."""
 
-    ``kind`` is one of entered, acceptance_wanted, joined, left, removed, epoch_changed,
-    label_changed, gap, pruned, fork_suspected, log_rollback, unreadable, channel_stuck,
-    orphan_welcome, confirmed, connected, disconnected, cover_missing, over_schedule,
-    replies_paused.
-    """
-
-    kind: str
+    kind: EventKind
     channel: str | None = None
     agent: str | None = None
     by: str | None = None

@@ -270,6 +270,55 @@ def test_after_a_fork_the_child_is_told_so(servers: dict[str, str]) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_after_a_fork_the_child_is_told_so_when_it_awaits(servers: dict[str, str]) -> None:
+    text = """
+        import asyncio, os
+        from skytale import Agent, Misuse
+        from skytale.testing import mesh
+        async def prepare():
+            agent = await Agent("alice").open()
+            plan = await agent.channel("acme/ops/plan")
+            async with Agent("bob") as bob:
+                await (await bob.join(await plan.invite())).send("hello")
+            return agent, plan, await plan.receive(30)
+        async def says(call):
+            try:
+                await call()
+            except Misuse as error:
+                assert "before this process was forked" in str(error), error
+            else:
+                raise AssertionError(call)
+        async def text():
+            return message.text
+        async def in_the_child():
+            calls = [agent.channels, lambda: plan.send("twice"), lambda: plan.receive(1),
+                     plan.members, lambda: message.reply("twice"), message.ack, text, agent.close,
+                     lambda: anext(agent_events)]
+            for call in calls:
+                await says(call)
+        agent, plan, message = asyncio.run(prepare())
+        agent_events = aiter(agent.events())
+        child = os.fork()
+        if child == 0:
+            asyncio.run(in_the_child())
+            print("the child is well", flush=True)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert status == 0, status
+        async def in_the_parent():
+            assert message.text == "hello"
+            assert (await message.reply("the parent goes on")).seq > 1
+            await agent.close()
+        asyncio.run(in_the_parent())
+        print("the parent is well")
+    """
+    text = "import warnings\nwarnings.simplefilter('ignore')\n" + textwrap.dedent(text)
+    ended, said, complained = finish(program(text, servers))
+    assert (ended, complained) == (0, "")
+    assert said == "the child is well\nthe parent is well\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_comes_to_its_end_whatever_the_parent_was_doing(
     servers: dict[str, str],
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def test_wrong_types_are_named_before_anything_is_sent() -> None:
     async def story() -> None:
         async with mesh("alice") as (alice,):
             plan = await alice.channel(CHANNEL)
+            me = alice.id
             calls: list[tuple[Callable[[], Awaitable[Any]], str]] = [
                 (lambda: plan.send(7), "str or bytes, not int"),  # type: ignore[arg-type]
                 (lambda: plan.send(None), "str or bytes, not None"),  # type: ignore[arg-type]
@@ -57,6 +59,8 @@ def test_wrong_types_are_named_before_anything_is_sent() -> None:
                 (lambda: plan.receive(timeout=True), "number of seconds"),
                 (lambda: plan.invite(uses=1.5), "uses is an int"),  # type: ignore[arg-type]
                 (lambda: plan.add(3), "by their ids"),  # type: ignore[arg-type]
+                (lambda: plan.grant(me, admin="no", may_invite=True), "admin is True or False"),  # type: ignore[arg-type]
+                (lambda: plan.grant(me, admin=True, may_invite=0), "may_invite is True or False"),  # type: ignore[arg-type]
                 (lambda: alice.channel(b"a/b/c"), "a str, not bytes"),  # type: ignore[arg-type]
                 (lambda: alice.join(None), "a str, not NoneType"),  # type: ignore[arg-type]
             ]
@@ -81,8 +85,8 @@ def test_values_that_cannot_be_meant() -> None:
             await refused(lambda: plan.ask("a", timeout=float("nan")), "misuse", "from 0")
             await refused(lambda: plan.add("bob"), "misuse", "agt_")
             await refused(lambda: plan.remove([]), "misuse", "no agent")
-            await refused(lambda: alice.channel("acme/ops"), "misuse", "")
-            await refused(lambda: alice.join("hello"), "misuse", "")
+            await refused(lambda: alice.channel("acme/ops"), "misuse", "like acme/ops/plan")
+            await refused(lambda: alice.join("hello"), "misuse", "begins with skt_inv_")
             await refused(lambda: alice.join("skt_inv_AAAA"), "invite_altered", "copy it again")
             await plan.send(b"x" * 262_144)
 
@@ -95,6 +99,9 @@ def test_channels_and_agents_that_are_not_there() -> None:
             plan = await alice.channel(CHANNEL)
             error = await refused(lambda: alice.accept("acme/ops/none"), "not_found", "offered")
             assert isinstance(error, Misuse)
+            for unknown in ("acme/ops/none", CHANNEL):
+                call = partial(alice.decline, unknown)
+                await refused(call, "not_found", "see `skytale channels`")
             assert await bob.find(CHANNEL) is None
             with pytest.raises(Misuse, match="not a member"):
                 await plan.remove(bob.id)
@@ -130,10 +137,61 @@ def test_a_server_that_does_not_answer_is_unreachable(alone: Path) -> None:
         key = "sk_test_00000000_" + "a" * 49
         agent = Agent("alice", data_dir=alone, api_url="http://127.0.0.1:9", api_key=key)
         async with agent as alice:
-            with pytest.raises(Unreachable) as caught:
+            with pytest.raises(Unreachable, match="check SKYTALE_API_URL, and that the") as caught:
                 await alice.channel(CHANNEL)
             assert caught.value.retryable is True
             assert isinstance(caught.value, ConnectionError)
+
+    run(story())
+
+
+def test_a_wrong_api_key_is_denied_by_a_server_that_runs() -> None:
+    async def story() -> None:
+        running = mesh()
+        async with running:
+            assert running._running is not None
+            settings = running._running.settings()
+            key = settings["api_key"]
+            assert key is not None
+            settings["api_key"] = key[:-1] + ("a" if key[-1] != "a" else "b")
+            # Which relay it is, the API server says: with one given it is not asked at first.
+            settings["relay"] = None
+            eve = Agent("eve")
+            eve._settings = settings
+            async with eve:
+                error = await refused(
+                    lambda: eve.channel(CHANNEL), "unauthorized", "send a valid API key"
+                )
+            assert isinstance(error, Denied) and isinstance(error, PermissionError)
+            assert not error.retryable
+            assert key[-20:-1] not in str(error)
+
+    run(story())
+
+
+def test_a_channel_that_was_left_takes_nothing() -> None:
+    async def story() -> None:
+        async with mesh("alice", "bob") as (alice, bob):
+            plan = await alice.channel(CHANNEL)
+            work = await bob.join(await plan.invite())
+            await work.leave()
+            error = await refused(lambda: work.send("late"), "misuse", "has left the channel")
+            assert isinstance(error, Misuse)
+            error = await refused(lambda: work.receive(1), "channel_closed", "no more messages")
+            assert isinstance(error, Denied)
+
+    run(story())
+
+
+def test_a_channel_of_an_agent_that_is_closed_takes_nothing() -> None:
+    async def story() -> None:
+        async with mesh("alice") as (alice,):
+            plan = await alice.channel(CHANNEL)
+            await alice.close()
+            error = await refused(lambda: plan.send("late"), "misuse", "closed: open it again")
+            assert isinstance(error, Misuse)
+            error = await refused(lambda: plan.receive(1), "channel_closed", "agent is closed")
+            assert isinstance(error, Denied)
 
     run(story())
 
@@ -169,7 +227,7 @@ def test_a_damaged_vault_is_said_to_be_damaged(alone: Path) -> None:
         content = bytearray(vault.read_bytes())
         content[:4096] = bytes(4096)
         vault.write_bytes(content)
-        with pytest.raises(Damaged):
+        with pytest.raises(Damaged, match=r"check SKYTALE_VAULT_KEY .* else move it away"):
             await agent.open()
 
     run(story())

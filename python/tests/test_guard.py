@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import pytest
 from stage import CHANNEL, run, within
@@ -36,6 +38,35 @@ def test_so_many_replies_pass_within_the_time_and_more_when_it_is_over() -> None
     assert guard.admit("bob") == 0
     assert guard.admit("bob") > 0
     assert guard.is_news("bob") is True
+
+
+def test_threads_share_one_bound() -> None:
+    # A peer's replies were taken out and put back without a lock: whoever looked in between saw
+    # none, and began anew.
+    class Peer(str):
+        """Looking for it lets another thread run."""
+
+        def __hash__(self) -> int:
+            time.sleep(0)
+            return super().__hash__()
+
+    guard = LoopGuard(500, 60, clock=Clock())
+    bob = Peer("bob")
+    passed: list[float] = []
+    ready = threading.Barrier(8)
+
+    def answer() -> None:
+        ready.wait()
+        passed.extend(guard.admit(bob) for _ in range(1_000))
+
+    answering = [threading.Thread(target=answer) for _ in range(8)]
+    for one in answering:
+        one.start()
+    for one in answering:
+        one.join()
+
+    assert len(passed) == 8_000
+    assert passed.count(0.0) == 500
 
 
 def test_peers_beyond_measure_cost_no_memory() -> None:

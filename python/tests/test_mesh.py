@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from typing import Any
 
 import pytest
 from stage import CHANNEL, finish, program, run
 
-from skytale import Misuse, sync
+from skytale import Misuse, WrongType, sync
 from skytale.testing import mesh
 
 
@@ -87,6 +89,13 @@ def test_a_mesh_that_cannot_be_meant() -> None:
         pass
     with pytest.raises(Misuse), mesh("../alice"):
         pass
+    with pytest.raises(WrongType, match="seed is an int, not str"):
+        mesh("alice", seed="x")  # type: ignore[arg-type]
+    with pytest.raises(WrongType, match="seed is an int, not bool"):
+        mesh("alice", seed=True)
+    for seed in (-1, 2**64):
+        with pytest.raises(Misuse, match="seed is from 0"):
+            mesh("alice", seed=seed)
     with pytest.raises(Misuse, match="not running"):
         mesh("alice").environment()
     once = mesh("alice")
@@ -94,3 +103,45 @@ def test_a_mesh_that_cannot_be_meant() -> None:
         assert isinstance(alice, sync.Agent)
     with pytest.raises(Misuse, match="before"), once:
         pass
+
+
+@pytest.mark.parametrize("trouble", [OSError("no room"), asyncio.CancelledError()])
+def test_an_agent_that_does_not_close_leaves_no_server_running(
+    monkeypatch: pytest.MonkeyPatch, trouble: BaseException
+) -> None:
+    async def story() -> None:
+        running = mesh("alice", "bob")
+
+        async def fail() -> None:
+            raise trouble
+
+        with pytest.raises(type(trouble)):
+            async with running as (alice, bob):
+                monkeypatch.setattr(bob, "close", fail)
+        await stopped(running)
+        with pytest.raises(Misuse, match="not open"):
+            await alice.channels()
+
+    run(story())
+
+
+def test_an_agent_that_does_not_close_leaves_no_server_running_for_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running = mesh("alice", "bob")
+
+    def fail() -> None:
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"), running as (alice, bob):
+        monkeypatch.setattr(bob, "close", fail)
+    run(stopped(running))
+    with pytest.raises(Misuse, match="not open"):
+        alice.channels()
+
+
+async def stopped(running: Any) -> None:
+    """Nobody answers any more where its API server was."""
+    host, port = running._running.settings()["api_url"].removeprefix("http://").split(":")
+    with pytest.raises(ConnectionError):
+        await asyncio.open_connection(host, int(port))

@@ -94,6 +94,70 @@ def test_a_loop_goes_on_where_another_was_left() -> None:
     run(story())
 
 
+def test_what_a_task_still_works_on_is_not_settled_by_another() -> None:
+    # Whoever asked for more settled what anybody had taken: a crash lost what others worked on.
+    async def story() -> None:
+        async with mesh("alice", "bob") as (alice, bob):
+            plan, work = await together(alice, bob)
+            await flood(plan, 5)
+            taken: dict[str, str] = {}
+            took, crashed = asyncio.Event(), asyncio.Event()
+
+            async def works_long() -> None:
+                message = await work.receive(30)
+                assert message is not None
+                taken[message.text] = message.id
+                took.set()
+                await crashed.wait()
+
+            async def loops_and_works_long() -> None:
+                async for message in work:
+                    taken[message.text] = message.id
+                    break
+                await crashed.wait()
+
+            async def goes_on() -> None:
+                await took.wait()
+                for _ in range(3):
+                    assert await work.receive(30) is not None
+
+            working = asyncio.gather(works_long(), loops_and_works_long())
+            await goes_on()
+            await bob.close()
+            await bob.open()
+            again = await bob.find(CHANNEL)
+            assert again is not None
+            shown = [await again.receive(2) for _ in range(3)]
+            crashed.set()
+            await working
+
+            found = {message.text: message.id for message in shown if message is not None}
+            # The last of those that the other had taken was not followed by a question for more.
+            assert list(found) == ["0", "1", "4"]
+            assert taken.items() <= found.items()
+
+    run(story())
+
+
+def test_what_a_task_had_taken_when_it_ended_is_settled_by_the_next() -> None:
+    async def story() -> None:
+        async with mesh("alice", "bob") as (alice, bob):
+            plan, work = await together(alice, bob)
+            await flood(plan, 3)
+            for _ in range(3):
+                # Each in a task of its own, as asyncio.wait_for does it before Python 3.12.
+                assert await asyncio.create_task(work.receive(30)) is not None
+            assert await work.receive(0) is None
+            assert not work._left
+            await bob.close()
+            await bob.open()
+            again = await bob.find(CHANNEL)
+            assert again is not None
+            assert await again.receive(1.5) is None
+
+    run(story())
+
+
 def test_a_cancelled_receive_loses_nothing() -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
