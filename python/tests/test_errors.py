@@ -154,14 +154,13 @@ def test_a_wrong_api_key_is_denied_by_a_server_that_runs() -> None:
             key = settings["api_key"]
             assert key is not None
             settings["api_key"] = key[:-1] + ("a" if key[-1] != "a" else "b")
-            # Which relay it is, the API server says: with one given it is not asked at first.
-            settings["relay"] = None
-            eve = Agent("eve")
-            eve._settings = settings
-            async with eve:
-                error = await refused(
-                    lambda: eve.channel(CHANNEL), "unauthorized", "send a valid API key"
-                )
+            # Without one, the API server is asked which relay it is; with one, for a token only.
+            for number, relay in enumerate((None, settings["relay"])):
+                eve = Agent(f"eve-{number}")
+                eve._settings = {**settings, "relay": relay}
+                async with eve:
+                    asked = partial(eve.channel, CHANNEL)
+                    error = await refused(asked, "unauthorized", "SKYTALE_API_KEY")
             assert isinstance(error, Denied) and isinstance(error, PermissionError)
             assert not error.retryable
             assert key[-20:-1] not in str(error)

@@ -7,7 +7,7 @@ import random
 
 from stage import CHANNEL, run
 
-from skytale import Agent, Channel
+from skytale import Agent, Channel, Message
 from skytale.testing import mesh
 
 
@@ -244,5 +244,27 @@ def test_a_waiting_loop_ends_when_the_agent_is_closed() -> None:
             await asyncio.sleep(0.01)
             await alice.close()
             assert await reading == []
+
+    run(story())
+
+
+def test_a_reply_is_not_lost_with_the_ask_that_was_cancelled_for_it() -> None:
+    async def story() -> None:
+        async with mesh("alice", "bob") as (alice, bob):
+            plan, work = await together(alice, bob)
+            for number in range(40):
+                asking = asyncio.create_task(plan.ask(str(number), timeout=60))
+                question = await work.receive(60)
+                assert question is not None
+                replying = asyncio.create_task(question.reply(f"re {number}"))
+                # From before the reply is on its way until after it has arrived.
+                await asyncio.sleep(number / 2000)
+                asking.cancel()
+                try:
+                    answer: Message | None = await asking
+                except asyncio.CancelledError:
+                    answer = await plan.receive(60)
+                assert answer is not None and answer.text == f"re {number}"
+                await replying
 
     run(story())

@@ -422,7 +422,11 @@ fn refused(problem: &Problem) -> Error {
         None => format!("the API server says: {}", problem.detail),
     };
     match problem.code {
-        Code::Unauthenticated | Code::WrongPassword | Code::Denied | Code::AgentDisabled => {
+        // Its own words are for who writes requests.
+        Code::Unauthenticated => Error::Unauthorized(
+            "the API server does not take this API key: set SKYTALE_API_KEY to one that counts, which `skytale keys create` makes".into(),
+        ),
+        Code::WrongPassword | Code::Denied | Code::AgentDisabled => {
             Error::Unauthorized(text)
         }
         Code::QuotaExceeded => Error::QuotaExceeded(text),

@@ -210,6 +210,9 @@ impl Agent {
                 if is_stocked || worker.held_by.is_some() {
                     return Ok(());
                 }
+                if let Some(locked_out) = worker.locked_out() {
+                    return Err(locked_out);
+                }
                 look_again(&mut news).await?;
             }
         };

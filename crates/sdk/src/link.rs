@@ -137,6 +137,8 @@ pub(crate) struct LinkView {
     pub(crate) address: Option<String>,
     /// Why the last try or connection ended, or that the present one is silent.
     pub(crate) trouble: Option<String>,
+    /// What the API server says instead of a token, when it does not take the key.
+    pub(crate) unauthorized: Option<String>,
     /// What carries the present connection.
     pub(crate) carrier: Option<Carrier>,
     /// What was agreed for the present connection.
@@ -215,6 +217,7 @@ impl Link {
             state: LinkState::Connecting,
             address: None,
             trouble: None,
+            unauthorized: None,
             carrier: None,
             shapes: None,
             counters: LineCounters::default(),

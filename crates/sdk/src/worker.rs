@@ -66,6 +66,22 @@ pub(crate) struct WorkerView {
     pub(crate) standings: BTreeMap<RelayKey, Standing>,
 }
 
+impl WorkerView {
+    /// That the API server does not take the key, when no relay lets this agent in. Only its user can
+    /// mend that.
+    pub(crate) fn locked_out(&self) -> Option<Error> {
+        let mut links = self.links.iter().map(|(_, link)| link);
+        if links
+            .clone()
+            .any(|link| link.state == link::LinkState::Ready)
+        {
+            return None;
+        }
+        let said = links.find_map(|link| link.unauthorized.clone())?;
+        Some(Error::Unauthorized(said))
+    }
+}
+
 /// What the thread is started with.
 #[derive(Debug)]
 pub(crate) struct Start {

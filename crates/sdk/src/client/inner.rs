@@ -166,7 +166,14 @@ impl Inner {
             }
             answered.await.map_err(|_| Error::closed())?
         };
-        match timeout(limit, asked).await {
+        let known = async {
+            tokio::select! {
+                biased;
+                answer = asked => answer,
+                locked_out = self.locked_out() => Err(locked_out),
+            }
+        };
+        match timeout(limit, known).await {
             Ok(answer) => answer,
             Err(_) => Err(self.why_late(id, what).await),
         }
@@ -179,6 +186,18 @@ impl Inner {
             Answer::Done => Ok(()),
             Answer::Channel(_) | Answer::Invite(_) | Answer::Stored(_) | Answer::Failed(_) => {
                 Err(wrong_answer())
+            }
+        }
+    }
+
+    /// Ends when no relay lets this agent in because of its key: then waiting does not help. What was
+    /// asked for is kept all the same.
+    async fn locked_out(&self) -> Error {
+        loop {
+            sleep(LOOK_AT_KEY).await;
+            let worker = self.worker_view().await.ok();
+            if let Some(error) = worker.and_then(|worker| worker.locked_out()) {
+                return error;
             }
         }
     }
@@ -524,6 +543,8 @@ const STATUS_MAX: Duration = Duration::from_secs(5);
 /// However much there is to read, nobody waits for it longer.
 const GOES_ON_MAX: Duration = Duration::from_hours(1);
 /// A link's state can change without news from the vault.
+/// Most answers have come by then.
+const LOOK_AT_KEY: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// What MLS and envelope add to a message, and its answer.
 const MESSAGE_OVERHEAD: u64 = 1_024;

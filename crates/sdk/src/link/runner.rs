@@ -75,6 +75,9 @@ impl Runner {
             if was_ready && !matches!(end, Ok(End::Done)) {
                 (tries, refusals) = (0, 0);
             }
+            if let Err(Error::Unauthorized(text)) = &end {
+                lock(&self.view).unauthorized = Some(text.clone());
+            }
             let trouble = match end {
                 Ok(End::Done) => None,
                 Ok(End::Lost(why)) => Some(why),
@@ -220,6 +223,9 @@ impl Runner {
     fn show(&self, state: LinkState, trouble: Option<String>) {
         let mut view = lock(&self.view);
         view.state = state;
+        if state != LinkState::Connecting {
+            view.unauthorized = None;
+        }
         view.shapes = None;
         view.carrier = None;
         if state != LinkState::Greeting {
