@@ -369,3 +369,41 @@ def test_importing_starts_nothing_and_is_quick_about_it() -> None:
     """
     ended, _, complained = finish(program(text))
     assert (ended, complained) == (0, ""), complained
+
+
+def test_what_was_taken_when_the_process_was_killed_is_shown_again() -> None:
+    reader = """
+        import os, signal, sys
+        from skytale.sync import Agent
+
+        with Agent("bob") as bob:
+            invite, count = sys.stdin.readline().split()
+            work = bob.find("acme/ops/plan") or bob.join(invite)
+            print("in", flush=True)
+            for left in reversed(range(int(count))):
+                message = work.receive(60)
+                print(message.id, message.text, flush=True)
+                if left:
+                    message.ack()
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    running = mesh("alice")
+    with running as (alice,):
+        plan = alice.channel(CHANNEL)
+        invite = plan.invite(uses=1)
+        taken: list[list[tuple[str, ...]]] = []
+        for count in (1, 2, 2):
+            started = program(reader, running.environment())
+            assert started.stdin is not None and started.stdout is not None
+            started.stdin.write(f"{invite} {count}\n")
+            started.stdin.flush()
+            assert started.stdout.readline() == "in\n"
+            if not taken:
+                for text in ("one", "two", "three"):
+                    plan.send(text)
+            code, said, complained = finish(started)
+            assert code == -signal.SIGKILL, complained
+            taken.append([tuple(line.split()) for line in said.splitlines()])
+    ids, texts = zip(*(shown for some in taken for shown in some), strict=True)
+    assert texts == ("one", "one", "two", "two", "three")
+    assert ids[0] == ids[1] and ids[2] == ids[3] and len(set(ids)) == 3

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import pytest
 from stage import PATIENCE, run
 
 from skytale.testing import mesh
@@ -53,6 +55,57 @@ def test_two_agents_as_a_program_with_its_settings_from_the_environment() -> Non
         )
     assert ran.stdout == "planner says: Ready when you are.\ncoder says: Got it.\n"
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_with_a_saved_context_nothing_needs_to_be_configured(tmp_path: Path) -> None:
+    contexts = tmp_path / "contexts"
+    contexts.mkdir(mode=0o700)
+    running = mesh()
+    with running:
+        settings = running.environment()
+        # As `skytale up` saves it; no way of hiding is named, so lines are as they are by default.
+        saved = {key: settings[f"SKYTALE_{key.upper()}"] for key in ("api_url", "relay", "api_key")}
+        lines = [f"{key} = {json.dumps(value)}\n" for key, value in saved.items()]
+        (contexts / "local.toml").write_text("".join(lines))
+        (contexts / "local.toml").chmod(0o600)
+        (tmp_path / "context").write_text("local")
+        ran = subprocess.run(
+            [sys.executable, "-W", "error", EXAMPLES / "two_agents.py"],
+            env={
+                **{key: value for key, value in os.environ.items() if "SKYTALE" not in key},
+                "SKYTALE_CONFIG_DIR": os.fspath(tmp_path),
+                "SKYTALE_DATA_DIR": os.fspath(tmp_path / "data"),
+            },
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert ran.stdout == "planner says: Ready when you are.\ncoder says: Got it.\n", ran.stderr
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+OTHERS = (
+    "group_with_roles",
+    "langgraph_tools",
+    "openai_agents_tools",
+    "slow_answer",
+    "survive_restart",
+)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_example_runs_as_a_program(name: str) -> None:
+    running = mesh()
+    with running:
+        ran = subprocess.run(
+            [sys.executable, "-W", "error", EXAMPLES / f"{name}.py"],
+            env={**os.environ, **running.environment()},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout
 
 
 def test_slow_answer() -> None:
