@@ -423,12 +423,11 @@ fn refused(problem: &Problem) -> Error {
     };
     match problem.code {
         // Its own words are for who writes requests.
-        Code::Unauthenticated => Error::Unauthorized(
-            "the API server does not take this API key: set SKYTALE_API_KEY to one that counts, which `skytale keys create` makes".into(),
-        ),
-        Code::WrongPassword | Code::Denied | Code::AgentDisabled => {
-            Error::Unauthorized(text)
-        }
+        Code::Unauthenticated => Error::Unauthorized(format!(
+            "the API server does not take this API key ({}): set SKYTALE_API_KEY to one that counts, which `skytale keys create` makes",
+            problem.detail
+        )),
+        Code::WrongPassword | Code::Denied | Code::AgentDisabled => Error::Unauthorized(text),
         Code::QuotaExceeded => Error::QuotaExceeded(text),
         Code::NotFound => Error::NotFound(text),
         Code::Timeout

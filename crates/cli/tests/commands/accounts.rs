@@ -71,7 +71,7 @@ fn an_agent_is_shut_out_and_let_in_again() {
     machine.run(&format!("agents disable {id}")).ok();
 
     let refused = machine.say("hello\n", "send acme/ops/plan --as coder --timeout 20");
-    assert_eq!(refused.code, 5, "{refused:?}");
+    assert_eq!(refused.code, 4, "{refused:?}");
     assert!(refused.stderr.contains("shut out"), "{refused:?}");
     machine
         .say("hello\n", "send acme/ops/plan --as planner")
