@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from skytale._base import Taker
 
 
-class Agent(AgentBase):
+class Agent(AgentBase["Channel"]):
     """One agent: an identity, its vault, and its lines to relays.
 
     >>> async with Agent("planner") as me:
@@ -25,8 +25,6 @@ class Agent(AgentBase):
     It works in every event loop of the process, and in one after another. Cancelling a call that
     waits loses nothing; a call that changes something goes on to its end all the same.
     """
-
-    _channels: dict[str, Channel]
 
     async def open(self) -> Agent:
         """Opens it, making it on first use. No network is needed: it connects by itself."""
@@ -94,23 +92,8 @@ class Agent(AgentBase):
         """
         return _Events(self._native.events(), None)
 
-    def _adopt(self, core: _core.Agent) -> _core.Agent | None:
-        """Takes what was opened; gives it back when somebody else was faster."""
-        with self._lock:
-            if self._opened is not None:
-                return core
-            self._opened = core
-            self._channels = {}
-            return None
-
-    def _known(self, core: _core.Channel) -> Channel:
-        """One handle for each channel, so that its loops share what was fetched."""
-        with self._lock:
-            known = self._channels.get(core.id)
-            if known is None:
-                known = self._channels[core.id] = Channel(core, self)
-            known._native = core
-            return known
+    def _handle(self, core: _core.Channel) -> Channel:
+        return Channel(core, self)
 
 
 class Channel(ChannelBase):

@@ -11,7 +11,7 @@ import weakref
 from base64 import b64encode
 from collections import deque
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from skytale import _arguments, _core
 from skytale._prompt import Heading, framed
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     Taker = weakref.ref[asyncio.Task[object]] | weakref.ref[threading.Thread]
 
 
-class AgentBase:
+#: A channel that is waited for in the same way as its agent.
+AChannel = TypeVar("AChannel", bound="ChannelBase")
+
+
+class AgentBase(Generic[AChannel]):
     """An identity with an encrypted vault on this machine, and what it talks through."""
 
     def __init__(
@@ -63,6 +67,7 @@ class AgentBase:
         )
         self._guard = guard(replies_per_hour)
         self._opened: _core.Agent | None = None
+        self._channels: dict[str, AChannel] = {}
         #: For what is open and the channels it knows. Never held while something is waited for.
         self._lock = threading.Lock()
 
@@ -89,11 +94,33 @@ class AgentBase:
             raise Misuse("this agent is not open: use it inside `with` or call open() first")
         return opened
 
+    def _adopt(self, core: _core.Agent) -> _core.Agent | None:
+        """Takes what was opened; gives it back when somebody else was faster."""
+        with self._lock:
+            if self._opened is not None:
+                return core
+            self._opened = core
+            self._channels = {}
+            return None
+
     def _give_up(self) -> _core.Agent | None:
         """What was open, to whoever is the first to close it."""
         with self._lock:
             opened, self._opened = self._opened, None
             return opened
+
+    def _handle(self, core: _core.Channel) -> AChannel:
+        """A channel that has no handle yet, with this face."""
+        raise NotImplementedError
+
+    def _known(self, core: _core.Channel) -> AChannel:
+        """One handle for each channel, so that its loops share what was fetched."""
+        with self._lock:
+            known = self._channels.get(core.id)
+            if known is None:
+                known = self._channels[core.id] = self._handle(core)
+            known._native = core
+            return known
 
     def _admit_reply(self, channel: str, peer: str) -> None:
         if self._guard is None:
@@ -118,7 +145,7 @@ class AgentBase:
 class ChannelBase:
     """A channel that an agent is in."""
 
-    def __init__(self, core: _core.Channel, agent: AgentBase) -> None:
+    def __init__(self, core: _core.Channel, agent: AgentBase[Any]) -> None:
         self._native = core
         self._home = agent
         self._inbox = core.inbox()
