@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -36,6 +37,19 @@ def played(name: str, *agents: str) -> list[str]:
     return run(story())
 
 
+def as_a_program(name: str, environment: Mapping[str, str]) -> str:
+    """What it prints. It complains of nothing."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / f"{name}.py"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
+    return ran.stdout
+
+
 def test_two_agents() -> None:
     assert played("two_agents", "planner", "coder") == [
         "planner says: Ready when you are.",
@@ -46,15 +60,8 @@ def test_two_agents() -> None:
 def test_two_agents_as_a_program_with_its_settings_from_the_environment() -> None:
     running = mesh()
     with running:
-        ran = subprocess.run(
-            [sys.executable, "-W", "error", EXAMPLES / "two_agents.py"],
-            env={**os.environ, **running.environment()},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-    assert ran.stdout == "planner says: Ready when you are.\ncoder says: Got it.\n"
-    assert (ran.returncode, ran.stderr) == (0, "")
+        said = as_a_program("two_agents", {**os.environ, **running.environment()})
+    assert said == "planner says: Ready when you are.\ncoder says: Got it.\n"
 
 
 def test_with_a_saved_context_nothing_needs_to_be_configured(tmp_path: Path) -> None:
@@ -69,19 +76,13 @@ def test_with_a_saved_context_nothing_needs_to_be_configured(tmp_path: Path) -> 
         (contexts / "local.toml").write_text("".join(lines))
         (contexts / "local.toml").chmod(0o600)
         (tmp_path / "context").write_text("local")
-        ran = subprocess.run(
-            [sys.executable, "-W", "error", EXAMPLES / "two_agents.py"],
-            env={
-                **{key: value for key, value in os.environ.items() if "SKYTALE" not in key},
-                "SKYTALE_CONFIG_DIR": os.fspath(tmp_path),
-                "SKYTALE_DATA_DIR": os.fspath(tmp_path / "data"),
-            },
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-    assert ran.stdout == "planner says: Ready when you are.\ncoder says: Got it.\n", ran.stderr
-    assert (ran.returncode, ran.stderr) == (0, "")
+        environment = {
+            **{key: value for key, value in os.environ.items() if "SKYTALE" not in key},
+            "SKYTALE_CONFIG_DIR": os.fspath(tmp_path),
+            "SKYTALE_DATA_DIR": os.fspath(tmp_path / "data"),
+        }
+        said = as_a_program("two_agents", environment)
+    assert said == "planner says: Ready when you are.\ncoder says: Got it.\n"
 
 
 OTHERS = (
@@ -97,15 +98,7 @@ OTHERS = (
 def test_every_other_example_runs_as_a_program(name: str) -> None:
     running = mesh()
     with running:
-        ran = subprocess.run(
-            [sys.executable, "-W", "error", EXAMPLES / f"{name}.py"],
-            env={**os.environ, **running.environment()},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout
+        assert as_a_program(name, {**os.environ, **running.environment()})
 
 
 def test_slow_answer() -> None:
