@@ -60,7 +60,11 @@ class mesh:
             agent._settings = self._running.settings()
             self._agents.append(agent)
         try:
-            await asyncio.gather(*(agent.open() for agent in self._agents))
+            # All have ended before one's failure is told: none is still opening while servers end.
+            opening = (agent.open() for agent in self._agents)
+            for opened in await asyncio.gather(*opening, return_exceptions=True):
+                if isinstance(opened, BaseException):
+                    raise opened
         except BaseException:
             await self.__aexit__(None, None, None)
             raise

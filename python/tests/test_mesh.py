@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stage import CHANNEL, finish, program, run
 
-from skytale import Misuse, WrongType, sync
+from skytale import Agent, Misuse, WrongType, sync
 from skytale.testing import mesh
 
 
@@ -103,6 +103,32 @@ def test_a_mesh_that_cannot_be_meant() -> None:
         assert isinstance(alice, sync.Agent)
     with pytest.raises(Misuse, match="before"), once:
         pass
+
+
+def test_where_one_agent_cannot_be_opened_the_others_are_waited_for_and_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[Agent] = []
+
+    class Slow(Agent):
+        async def open(self) -> Agent:
+            if self.name != "bob":
+                raise OSError("no room")
+            await asyncio.sleep(0.05)
+            opened.append(await super().open())
+            return self
+
+    async def story() -> None:
+        monkeypatch.setattr("skytale.testing.Agent", Slow)
+        running = mesh("alice", "bob")
+        with pytest.raises(OSError, match="no room"):
+            await running.__aenter__()
+        (bob,) = opened
+        with pytest.raises(Misuse, match="not open"):
+            await bob.channels()
+        await stopped(running)
+
+    run(story())
 
 
 @pytest.mark.parametrize("trouble", [OSError("no room"), asyncio.CancelledError()])
