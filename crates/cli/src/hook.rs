@@ -16,17 +16,14 @@ use serde::{Deserialize, Serialize};
 use skytale_sdk::{Agent, ChannelState, ChannelView, Config, Message};
 use tokio::time::timeout;
 
-use self::budget::Budget;
 use crate::{
     args::{self, Everywhere},
     context, directory,
     exit::Failure,
     output::Output,
     quote::quoted,
-    wake::Gate,
+    wake::{self, Budget, Gate},
 };
-
-mod budget;
 
 /// What a coding agent tells its hooks, as far as this one listens.
 #[derive(Debug, Default, Deserialize)]
@@ -71,7 +68,7 @@ async fn hand_over(
     };
     // An agent that was never used has no messages, and a hook makes none.
     let Some(name) = name else { return Ok(()) };
-    let mut budget = Budget::open(&config.agent_dir(&name)?, now(), wish.per_hour);
+    let mut budget = Budget::open(&config.agent_dir(&name)?, wake::now(), wish.per_hour);
     let gate = Gate::new(wish.wake_from);
 
     let everywhere = Everywhere {
@@ -181,16 +178,6 @@ fn told() -> Result<Told, Failure> {
         .take(TOLD_BYTES_MAX)
         .read_to_end(&mut text)?;
     Ok(serde_json::from_slice(&text).unwrap_or_default())
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one clock of the hook: it counts what happened within an hour"
-)]
-fn now() -> u64 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs())
 }
 
 /// A coding agent waits for its hooks, so what cannot be had soon is left for the next time.

@@ -10,7 +10,10 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use skytale_sdk::{AgentId, ChannelId, MemberView, Message};
 
+pub(crate) use self::budget::Budget;
 use crate::exit::Failure;
+
+mod budget;
 
 /// Somebody who may wake an agent, as `--wake-from` names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +104,17 @@ impl Gate {
         let known = self.known.entry((channel, label.to_owned()));
         *known.or_insert(sender) == sender
     }
+}
+
+/// Seconds since 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one clock of what wakes agents: it counts what happened within an hour"
+)]
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
 }
 
 #[cfg(test)]

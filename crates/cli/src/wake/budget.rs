@@ -12,7 +12,7 @@ use crate::exit::Failure;
 
 /// The times of the last hour, in a file of the agent's directory.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     path: PathBuf,
     now: u64,
     per_hour: u32,
@@ -23,7 +23,7 @@ pub(super) struct Budget {
 impl Budget {
     /// What is left at this time. A file that cannot be read counts as used up: the bound must hold
     /// most of all where something is wrong.
-    pub(super) fn open(agent_dir: &Path, now: u64, per_hour: u32) -> Self {
+    pub(crate) fn open(agent_dir: &Path, now: u64, per_hour: u32) -> Self {
         let path = agent_dir.join(FILE);
         let times = match fs::read_to_string(&path) {
             Ok(text) => {
@@ -43,13 +43,13 @@ impl Budget {
         }
     }
 
-    pub(super) fn is_spent(&self) -> bool {
+    pub(crate) fn is_spent(&self) -> bool {
         let count = self.times.as_ref().map(Vec::len);
         count.is_none_or(|count| count >= usize::try_from(self.per_hour).unwrap_or(usize::MAX))
     }
 
     /// Once more.
-    pub(super) fn spend(&mut self) -> Result<(), Failure> {
+    pub(crate) fn spend(&mut self) -> Result<(), Failure> {
         let times = self.times.get_or_insert_default();
         times.push(self.now);
         let lines: Vec<String> = times.iter().map(u64::to_string).collect();
