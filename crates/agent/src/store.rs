@@ -55,12 +55,11 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Error> {
 }
 
 pub(crate) fn identity(tx: &Connection) -> Result<Option<Identity>, Error> {
-    tx.query_row("SELECT seed FROM identity", [], |row| {
-        row.get::<_, [u8; 32]>(0)
-    })
-    .optional()
-    .map(|seed| seed.map(|seed| Identity::from_seed(&Zeroizing::new(seed))))
-    .map_err(Error::from)
+    tx.prepare_cached("SELECT seed FROM identity")?
+        .query_row([], |row| row.get::<_, [u8; 32]>(0))
+        .optional()
+        .map(|seed| seed.map(|seed| Identity::from_seed(&Zeroizing::new(seed))))
+        .map_err(Error::from)
 }
 
 pub(crate) fn save_identity(
@@ -316,21 +315,27 @@ pub(crate) struct Settled {
 }
 
 /// Takes a message out of the outbox.
+///
+/// It reads and then deletes, as [`take_sent`] does: `RETURNING` builds a table in memory for each
+/// message, which cost the sender's mind more than all of its cryptography.
 pub(crate) fn settle_message(tx: &Connection, id: &MessageId) -> Result<Option<Settled>, Error> {
     let row = tx
-        .prepare_cached("DELETE FROM outbox WHERE id = ?1 RETURNING command, n, at, draft")?
+        .prepare_cached("SELECT row, command, n, at, draft FROM outbox WHERE id = ?1")?
         .query_row([id.0], |row| {
             Ok((
-                row.get::<_, [u8; 16]>(0)?,
-                row.get::<_, i64>(1)?,
+                row.get::<_, i64>(0)?,
+                row.get::<_, [u8; 16]>(1)?,
                 row.get::<_, i64>(2)?,
-                Zeroizing::new(row.get::<_, Vec<u8>>(3)?),
+                row.get::<_, i64>(3)?,
+                Zeroizing::new(row.get::<_, Vec<u8>>(4)?),
             ))
         })
         .optional()?;
-    let Some((command, n, at, draft)) = row else {
+    let Some((row, command, n, at, draft)) = row else {
         return Ok(None);
     };
+    tx.prepare_cached("DELETE FROM outbox WHERE row = ?1")?
+        .execute([row])?;
     Ok(Some(Settled {
         command: MessageId(command),
         n: unsigned(n),
@@ -369,13 +374,17 @@ pub(crate) fn take_sent(
     channel: &ChannelId,
     content: &Digest,
 ) -> Result<Option<(MessageId, u64)>, Error> {
-    tx.prepare_cached("DELETE FROM sent WHERE channel = ?1 AND content = ?2 RETURNING id, ordinal")?
+    let sent = tx
+        .prepare_cached("SELECT id, ordinal FROM sent WHERE channel = ?1 AND content = ?2")?
         .query_row(params![channel.0, content.0], |row| {
             Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?))
         })
-        .optional()
-        .map(|row| row.map(|(id, ordinal)| (MessageId(id), unsigned(ordinal))))
-        .map_err(Error::from)
+        .optional()?;
+    if sent.is_some() {
+        tx.prepare_cached("DELETE FROM sent WHERE channel = ?1 AND content = ?2")?
+            .execute(params![channel.0, content.0])?;
+    }
+    Ok(sent.map(|(id, ordinal)| (MessageId(id), unsigned(ordinal))))
 }
 
 /// The epoch is over: no body of it can enter the log any more.
