@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from skytale import (
     Damaged,
     Denied,
     Misuse,
+    PeerMisbehaved,
     SkytaleError,
     Timeout,
     Unreachable,
@@ -44,6 +49,37 @@ async def refused(call: Callable[[], Awaitable[Any]], code: str, hint: str) -> S
     assert error.code == code, error
     assert hint in str(error), error
     return error
+
+
+@contextmanager
+def answering(status: int, answer: bytes) -> Iterator[str]:
+    """Where an API server might be, somebody else who answers everything like this."""
+
+    class Somebody(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Somebody) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def problem(code: str, retry_after_s: int) -> bytes:
+    """A refusal as the API server writes it."""
+    about = {"type": "about:blank", "title": "", "status": 0, "detail": "no", "request_id": ""}
+    return json.dumps({**about, "code": code, "retry_after_s": retry_after_s}).encode()
 
 
 def test_wrong_types_are_named_before_anything_is_sent() -> None:
@@ -145,6 +181,29 @@ def test_a_server_that_does_not_answer_is_unreachable(alone: Path) -> None:
     run(story())
 
 
+@pytest.mark.parametrize(
+    ("status", "answer", "kind", "code", "hint"),
+    [
+        (200, b"hello", PeerMisbehaved, "peer_misbehaved", "is it a Skytale API server"),
+        (502, b"hello", Unreachable, "unreachable", "a proxy before it, answers 502"),
+        (403, problem("quota_exceeded", 90_000), Denied, "quota_exceeded", "in 25 hours"),
+        (429, problem("too_many_requests", 7), Unreachable, "unreachable", "try again in 7 s"),
+    ],
+)
+def test_what_an_api_server_answers_is_an_error_by_what_one_can_do(
+    alone: Path, status: int, answer: bytes, kind: type[SkytaleError], code: str, hint: str
+) -> None:
+    async def story() -> None:
+        key = "sk_test_00000000_" + "a" * 49
+        with answering(status, answer) as url:
+            async with Agent("alice", data_dir=alone, api_url=url, api_key=key) as alice:
+                error = await refused(partial(alice.channel, CHANNEL), code, hint)
+        assert isinstance(error, kind)
+        assert error.retryable is (kind is Unreachable)
+
+    run(story())
+
+
 def test_a_wrong_api_key_is_denied_by_a_server_that_runs() -> None:
     async def story() -> None:
         running = mesh()
@@ -168,16 +227,24 @@ def test_a_wrong_api_key_is_denied_by_a_server_that_runs() -> None:
     run(story())
 
 
-def test_a_channel_that_was_left_takes_nothing() -> None:
+def test_a_channel_that_is_over_takes_nothing_and_can_be_joined_again() -> None:
     async def story() -> None:
         async with mesh("alice", "bob") as (alice, bob):
             plan = await alice.channel(CHANNEL)
             work = await bob.join(await plan.invite())
             await work.leave()
-            error = await refused(lambda: work.send("late"), "misuse", "has left the channel")
+            error = await refused(lambda: work.send("late"), "misuse", "join it again by a new")
             assert isinstance(error, Misuse)
             error = await refused(lambda: work.receive(1), "channel_closed", "no more messages")
             assert isinstance(error, Denied)
+
+            work = await bob.join(await plan.invite())
+            await work.send("back")
+            await plan.remove(bob.id)
+            error = await refused(lambda: work.receive(30), "channel_closed", "no more messages")
+            error = await refused(lambda: work.send("late"), "misuse", "can let it in again")
+            work = await bob.join(await plan.invite())
+            await work.send("and again")
 
     run(story())
 

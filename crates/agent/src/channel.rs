@@ -246,15 +246,7 @@ impl Channel {
             State::Stuck { .. } => Err(Error::Misuse(
                 "the channel stands still: a commit in its log cannot be applied; open a new channel".into(),
             )),
-            State::Closed { reason } => Err(Error::Misuse(
-                match reason {
-                    Closed::Removed => "this agent was removed from the channel",
-                    Closed::Left => "this agent has left the channel",
-                    Closed::Declined => "this agent has declined the channel",
-                    Closed::Refused => "this agent could not enter the channel",
-                }
-                .into(),
-            )),
+            State::Closed { reason } => Err(Error::Misuse(reason.told().into())),
         }
     }
 
@@ -631,20 +623,11 @@ impl Channel {
     /// The channel is over for us: keys go, whoever waits is told.
     fn close(&mut self, step: &mut Step<'_, '_>, reason: Closed) -> Result<(), Error> {
         let id = self.record.id;
-        let told = Error::Misuse(
-            match reason {
-                Closed::Removed => "this agent was removed from the channel",
-                Closed::Left => "this agent has left the channel",
-                Closed::Declined => "this agent has declined the channel",
-                Closed::Refused => "the relay refused the channel",
-            }
-            .into(),
-        );
         let mut waiting = store::drop_outbox(step.tx, &id)?;
         waiting.extend(store::drop_wishes(step.tx, &id)?);
         waiting.append(&mut self.openers);
         for command in waiting {
-            let failure = Error::Misuse(told.to_string()).into();
+            let failure = Error::Misuse(reason.told().into()).into();
             step.out.answers.push((command, Answer::Failed(failure)));
         }
         store::forget_channel_rows(step.tx, &id)?;

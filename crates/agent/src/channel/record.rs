@@ -148,6 +148,20 @@ pub enum Closed {
     Refused,
 }
 
+impl Closed {
+    /// For whoever wants something of a channel that is over, with the way back in.
+    pub(crate) const fn told(self) -> &'static str {
+        match self {
+            Self::Removed => {
+                "this agent was removed from the channel: whoever may invite can let it in again"
+            }
+            Self::Left => "this agent has left the channel: join it again by a new invite",
+            Self::Declined => "this agent has declined the channel: join it by an invite",
+            Self::Refused => "the channel was refused: join it by a new invite, or open another",
+        }
+    }
+}
+
 /// A commit of ours that only the log resolves.
 #[derive(Debug, Clone, Encode, Decode)]
 #[cbor(map)]
