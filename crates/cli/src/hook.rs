@@ -22,7 +22,7 @@ use crate::{
     exit::Failure,
     output::Output,
     quote::quoted,
-    wake::{self, Budget, Gate},
+    wake::{self, Budget, Gate, Way},
 };
 
 /// What a coding agent tells its hooks, as far as this one listens.
@@ -68,7 +68,12 @@ async fn hand_over(
     };
     // An agent that was never used has no messages, and a hook makes none.
     let Some(name) = name else { return Ok(()) };
-    let mut budget = Budget::open(&config.agent_dir(&name)?, wake::now(), wish.per_hour);
+    let mut budget = Budget::open(
+        &config.agent_dir(&name)?,
+        Way::Hook,
+        wake::now(),
+        wish.per_hour,
+    );
     let gate = Gate::new(wish.wake_from);
 
     let everywhere = Everywhere {
@@ -79,7 +84,7 @@ async fn hand_over(
         if let Ok(Err(error)) = timeout(UP_TO_DATE_MAX, agent.caught_up()).await {
             output.say(&format!("skytale: only what is here already: {error}"));
         }
-        if budget.is_spent() {
+        if budget.wait_s() > 0 {
             output.complain(
                 "skytale: messages have kept this agent going as often as an hour allows (--per-hour); they wait for it",
             );

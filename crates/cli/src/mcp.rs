@@ -61,16 +61,16 @@ pub(crate) async fn run(
         everywhere.clone(),
     ));
     let served = tokio::select! {
-        served = serve(&desk, gate) => served,
+        served = serve(&desk, gate, wish.per_hour) => served,
         told = told_to_end() => told,
     };
     desk.close().await;
     served
 }
 
-async fn serve(desk: &Arc<Desk>, gate: Gate) -> Result<(), Failure> {
+async fn serve(desk: &Arc<Desk>, gate: Gate, notices_per_hour: u32) -> Result<(), Failure> {
     let ears = Ears::new(tokio::io::stdin(), desk.ending());
-    let server = Server::new(Arc::clone(desk), gate);
+    let server = Server::new(Arc::clone(desk), gate, notices_per_hour);
     let running = match server.serve((ears, tokio::io::stdout())).await {
         Ok(running) => running,
         // Whoever opens us and goes away has changed its mind, or only looked whether we start.

@@ -1,5 +1,5 @@
 //! Whose messages may wake an agent that is idle, or run a command: members that the user has
-//! named, and nobody else.
+//! named, and nobody else. How often, stands in `wake/budget.rs`.
 //!
 //! To be woken means to work without being asked by one's user. So nobody may wake an agent until
 //! the user says who, and a message counts only when its channel is verified and its sender is still
@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use skytale_sdk::{AgentId, ChannelId, MemberView, Message};
 
-pub(crate) use self::budget::Budget;
+pub(crate) use self::budget::{Budget, Way};
 use crate::exit::Failure;
 
 mod budget;

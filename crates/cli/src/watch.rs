@@ -45,7 +45,10 @@ pub(crate) async fn run(
         && io::stdout().is_terminal()
         && io::stdin().is_terminal();
     let gate = Gate::new(wish.wake_from);
-    let errand = wish.exec.map(|command| Errand::new(command, gate));
+    let per_hour = wish.per_hour;
+    let errand = wish
+        .exec
+        .map(|command| Errand::new(command, gate, per_hour));
     let watched = context::as_agent(everywhere, async |agent| {
         let only = match &wish.channel {
             Some(which) => Some(context::channel(agent, Some(which)).await?.id()),
@@ -83,7 +86,7 @@ async fn lines(
                     let shown = Shown::of(&message);
                     output.result(&shown, || shown.plain())?;
                     if let Some(errand) = &mut errand {
-                        errand.run(&message, output).await?;
+                        errand.run(agent, &message, output).await?;
                     }
                 }
                 Some(News::Event(event)) => {

@@ -119,6 +119,9 @@ pub(crate) struct Watch {
     /// Whose messages run the command; may be given more than once. An id is safer than a label
     #[arg(long, value_name = "ID|LABEL", requires = "exec")]
     pub(crate) wake_from: Vec<Waker>,
+    /// How often within an hour the command is run; then it waits
+    #[arg(long, value_name = "COUNT", default_value_t = 120, requires = "exec", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) per_hour: u32,
 }
 
 #[derive(Debug, Args)]
@@ -127,6 +130,9 @@ pub(crate) struct Mcp {
     /// once, and nobody's when left out. An id is safer than a label
     #[arg(long, value_name = "ID|LABEL")]
     pub(crate) wake_from: Vec<Waker>,
+    /// How often within an hour an idle client is told
+    #[arg(long, value_name = "COUNT", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) per_hour: u32,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,8 @@
 //! Wakes a client that is idle: tells it that messages wait, and from whom, as the experimental
 //! capability `claude/channel` has it.
 //!
+//! No more than so many in an hour: what comes when they are used up is told with the next one.
+//!
 //! What a message says is not in the notice. It is handed out by `receive` alone, once, and between
 //! marks; and a member that may not wake the agent cannot even be heard of here.
 
@@ -12,20 +14,31 @@ use rmcp::{
     service::Peer,
 };
 use serde_json::{Value, json};
-use skytale_sdk::{ChannelId, Message, Seq};
+use skytale_sdk::{Agent, ChannelId, Message, Seq};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::desk::Desk;
-use crate::{exit::Failure, output::harmless, wake::Gate};
+use crate::{
+    exit::Failure,
+    output::harmless,
+    wake::{self, Budget, Gate, Way},
+};
 
 /// What a server declares that sends such notices.
 pub(super) const CAPABILITY: &str = "claude/channel";
 
 /// Looks for messages until the server ends.
-pub(super) async fn run(desk: Arc<Desk>, gate: Gate, client: Peer<RoleServer>) {
+pub(super) async fn run(
+    desk: Arc<Desk>,
+    gate: Gate,
+    notices_per_hour: u32,
+    client: Peer<RoleServer>,
+) {
     let ending = desk.ending();
     let mut lookout = Lookout {
         gate,
+        notices_per_hour,
+        has_paused: false,
         places: BTreeMap::new(),
     };
     let mut ticks = interval(LOOK_EVERY);
@@ -55,6 +68,9 @@ pub(super) async fn run(desk: Arc<Desk>, gate: Gate, client: Peer<RoleServer>) {
 /// What has been looked at.
 struct Lookout {
     gate: Gate,
+    notices_per_hour: u32,
+    /// Whether the log says so.
+    has_paused: bool,
     /// Of each channel: how far its log was read, and the last message that was looked at.
     places: BTreeMap<ChannelId, (Seq, i64)>,
 }
@@ -82,12 +98,36 @@ impl Lookout {
                     waking.push(message);
                 }
             }
-            self.places.insert(view.id, (seen, last));
             if let Some(newest) = waking.last() {
+                if !self.may_tell(&agent)? {
+                    // Its place stays, so that it is told when it may be.
+                    continue;
+                }
                 notices.push(notice(name.as_str(), waking.len(), newest));
             }
+            self.places.insert(view.id, (seen, last));
         }
         Ok(notices)
+    }
+
+    /// Counts once more, if the hour allows it.
+    fn may_tell(&mut self, agent: &Agent) -> Result<bool, Failure> {
+        let dir = agent.data_dir();
+        let mut budget = Budget::open(dir, Way::Notice, wake::now(), self.notices_per_hour);
+        let wait_s = budget.wait_s();
+        if wait_s > 0 {
+            if !self.has_paused {
+                tracing::warn!(
+                    wait_s,
+                    "the client was told as often as an hour allows (--per-hour)"
+                );
+            }
+            self.has_paused = true;
+            return Ok(false);
+        }
+        self.has_paused = false;
+        budget.spend()?;
+        Ok(true)
     }
 }
 

@@ -26,13 +26,15 @@ pub(super) struct Server {
     desk: Arc<Desk>,
     /// Taken by the first session that listens: one process has one client.
     gate: Mutex<Option<Gate>>,
+    notices_per_hour: u32,
 }
 
 impl Server {
-    pub(super) fn new(desk: Arc<Desk>, gate: Gate) -> Self {
+    pub(super) fn new(desk: Arc<Desk>, gate: Gate, notices_per_hour: u32) -> Self {
         Self {
             desk,
             gate: Mutex::new(Some(gate)),
+            notices_per_hour,
         }
     }
 }
@@ -94,7 +96,12 @@ impl ServerHandler for Server {
             return;
         };
         if !gate.is_shut() {
-            let nudging = nudge::run(Arc::clone(&self.desk), gate, context.peer);
+            let nudging = nudge::run(
+                Arc::clone(&self.desk),
+                gate,
+                self.notices_per_hour,
+                context.peer,
+            );
             self.desk.work().spawn(nudging);
         }
     }

@@ -3,31 +3,48 @@
 //! The message comes as JSON on the command's stdin. Nothing of it is in the command line, where a
 //! shell would read it and every process of the machine could.
 
-use std::{ffi::OsStr, io, process::Stdio};
+use std::{ffi::OsStr, io, process::Stdio, time::Duration};
 
-use skytale_sdk::Message;
-use tokio::{io::AsyncWriteExt as _, process::Command};
+use skytale_sdk::{Agent, Message};
+use tokio::{io::AsyncWriteExt as _, process::Command, time::sleep};
 
-use crate::{exit::Failure, messages::Shown, output::Output, wake::Gate};
+use crate::{
+    exit::Failure,
+    messages::Shown,
+    output::Output,
+    wake::{self, Budget, Gate, Way},
+};
 
 /// What is run, and for whose messages.
 #[derive(Debug)]
 pub(super) struct Errand {
     command: String,
     gate: Gate,
+    per_hour: u32,
 }
 
 impl Errand {
-    pub(super) const fn new(command: String, gate: Gate) -> Self {
-        Self { command, gate }
+    pub(super) const fn new(command: String, gate: Gate, per_hour: u32) -> Self {
+        Self {
+            command,
+            gate,
+            per_hour,
+        }
     }
 
     /// Runs the command for this message and waits for its end, if the message may wake the agent.
+    /// It waits also until the hour allows another one, so that no message goes without its command.
     /// Cancelled, the command is killed.
-    pub(super) async fn run(&mut self, message: &Message, output: Output) -> Result<(), Failure> {
+    pub(super) async fn run(
+        &mut self,
+        agent: &Agent,
+        message: &Message,
+        output: Output,
+    ) -> Result<(), Failure> {
         if !self.gate.lets_through(message).await? {
             return Ok(());
         }
+        self.take_turn(agent, output).await?;
         let mut json = serde_json::to_vec(&Shown::of(message))
             .map_err(|_| Failure::failed("no JSON could be made"))?;
         json.push(b'\n');
@@ -59,6 +76,26 @@ impl Errand {
         }
         Ok(())
     }
+
+    /// Counts once more, as soon as the hour allows it.
+    async fn take_turn(&self, agent: &Agent, output: Output) -> Result<(), Failure> {
+        let mut told = false;
+        loop {
+            let mut budget =
+                Budget::open(agent.data_dir(), Way::Command, wake::now(), self.per_hour);
+            let wait_s = budget.wait_s();
+            if wait_s == 0 {
+                return budget.spend();
+            }
+            if !told {
+                told = true;
+                output.complain(&format!(
+                    "skytale: the command was run as often as an hour allows (--per-hour); its next run is in {wait_s} seconds"
+                ));
+            }
+            sleep(Duration::from_secs(wait_s).min(LOOK_AGAIN)).await;
+        }
+    }
 }
 
 /// Whether a variable of ours holds a secret itself. One that names a file does not, and with it the
@@ -70,6 +107,9 @@ fn is_secret(name: &OsStr) -> bool {
             && SECRETS.iter().any(|word| name.contains(word))
     })
 }
+
+/// The clock may be set meanwhile, and a machine may sleep.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 const SECRETS: [&str; 6] = [
     "KEY",

@@ -208,6 +208,33 @@ fn a_command_runs_once_for_each_message_of_those_who_may_wake_it() {
 }
 
 #[test]
+fn a_command_runs_only_so_often_and_says_that_it_waits() {
+    let machine = Machine::new();
+    let _up = machine.up();
+    let planner = three_agents(&machine);
+    let dir = directory(&machine, "woken");
+    let mut watching = machine.command("watch --as coder --per-hour 1 --exec");
+    watching
+        .args(["cat >> stdin", "--wake-from", &planner])
+        .env("SKYTALE_TRAFFIC", "padded")
+        .current_dir(&dir);
+    let mut watching = Running(watching.spawn().unwrap());
+    let said = BufReader::new(watching.0.stderr.take().unwrap()).lines();
+
+    machine.say("one", "send --as planner").ok();
+    machine.say("two", "send --as planner").ok();
+    let complaint = said
+        .map(Result::unwrap)
+        .find(|line| line.contains("--per-hour"))
+        .unwrap();
+
+    assert!(complaint.contains("its next run is in 3"), "{complaint}");
+    let given = fs::read_to_string(dir.join("stdin")).unwrap();
+    assert_eq!(given.lines().count(), 1, "{given}");
+    assert!(given.contains("\"one\""), "{given}");
+}
+
+#[test]
 fn a_command_needs_somebody_who_may_wake_it() {
     let machine = Machine::new();
 

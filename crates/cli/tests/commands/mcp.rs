@@ -431,3 +431,27 @@ fn an_idle_client_is_told_of_messages_of_those_who_may_wake_it() {
     shut.call("receive", &json!({"channel": PLAN})).said();
     assert_eq!(shut.unasked(), Vec::<Value>::new());
 }
+
+#[test]
+fn an_idle_client_is_told_only_so_often() {
+    let machine = Machine::new();
+    let _up = machine.up();
+    machine.two_agents();
+    let arguments = "--as coder --wake-from planner --per-hour 1";
+    let mut coder = Client::start(&machine, "shop", arguments);
+    machine.say("one", "send --as planner").ok();
+    coder.told("notifications/claude/channel");
+    machine.say("two", "send --as planner").ok();
+
+    let complaint = coder.complaint("--per-hour");
+
+    assert!(complaint.contains("wait_s=3"), "{complaint}");
+    assert_eq!(coder.unasked(), Vec::<Value>::new());
+    // Starting it again gives no more of them, and what waits is there to be read.
+    drop(coder);
+    let mut coder = Client::start(&machine, "shop", arguments);
+    coder.complaint("--per-hour");
+    let received = coder.call("receive", &json!({"channel": PLAN}));
+    assert_eq!(received.said(), ["one", "two"]);
+    assert_eq!(coder.unasked(), Vec::<Value>::new());
+}

@@ -174,6 +174,21 @@ impl Client {
         self.tell("notifications/cancelled", &json!({"requestId": call}));
     }
 
+    /// Waits for a line on stderr about this. What stands there is then read by nobody else.
+    #[track_caller]
+    pub(crate) fn complaint(&mut self, about: &str) -> String {
+        let lines = BufReader::new(self.child.stderr.take().unwrap()).lines();
+        let (say, said) = mpsc::channel();
+        let about = about.to_owned();
+        thread::spawn(move || {
+            let line = lines.map(Result::unwrap).find(|line| line.contains(&about));
+            // Nobody waits any more.
+            let _ = say.send(line);
+        });
+        let line = said.recv_timeout(PATIENCE).ok().flatten();
+        line.expect("the server did not complain in time")
+    }
+
     /// Hangs up, and gives what the server wrote to stderr.
     #[track_caller]
     pub(crate) fn hang_up(mut self) -> String {
