@@ -26,7 +26,7 @@ class mesh:
     """A relay, and an agent for each name, each known to nobody yet.
 
     Every datagram takes ``delay`` seconds each way, and is lost with the probability ``loss``; the
-    same ``seed`` draws the same losses.
+    same ``seed`` draws the same losses. Either needs IPv6 on loopback, which containers may lack.
     """
 
     def __init__(

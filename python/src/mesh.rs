@@ -165,6 +165,12 @@ impl Servers {
             vec![Issuer::Keys(api.public_keys())],
         );
         let is_fine = weather.delay.is_zero() && weather.loss <= 0.0;
+        if !is_fine && std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+            return Err(Error::Unreachable(
+                "delay and loss need IPv6 on this machine's loopback, which it has not: switch it on, or leave them out"
+                    .into(),
+            ));
+        }
         // Agents and relay look for a direct way, which would have no weather. Between addresses of
         // two families there is none.
         config.quic_addr = if is_fine {
