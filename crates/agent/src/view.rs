@@ -141,6 +141,17 @@ fn state(number: i64, by: &[u8]) -> Result<ChannelState, Error> {
     })
 }
 
+/// What has become of one channel, without looking at all of them.
+pub fn channel_state(tx: &Connection, channel: ChannelId) -> Result<Option<ChannelState>, Error> {
+    let row = tx
+        .prepare_cached("SELECT state, pending_by FROM channels WHERE id = ?1")?
+        .query_row([channel.0], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+        })
+        .optional()?;
+    row.map(|(number, by)| state(number, &by)).transpose()
+}
+
 /// The channel of this name; an open one before a closed one.
 pub fn channel_by_name(tx: &Connection, name: &ChannelName) -> Result<Option<ChannelView>, Error> {
     let mut all = channels(tx)?;

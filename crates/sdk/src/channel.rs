@@ -13,7 +13,7 @@ use skytale_agent::{
     view::{self, ChannelState, ChannelView, MemberView},
 };
 use skytale_wire::{
-    id::{AgentId, ChannelId, MessageId, Seq},
+    id::{AgentId, ChannelId, MessageId, Seq, Time},
     name::ChannelName,
 };
 use tokio::{
@@ -296,6 +296,7 @@ impl Channel {
             news: self.inner.news(),
             holder: None,
             leased: Arc::default(),
+            looked_around: None,
             previous: None,
         }
     }
@@ -476,6 +477,8 @@ pub struct Messages {
     /// Shared with the job that fills it, which runs to its end also when the caller is
     /// cancelled.
     leased: Arc<Mutex<Leased>>,
+    /// When it was looked last whether other readers have died: that reads directories.
+    looked_around: Option<Time>,
     /// What was given out last, and is taken when the next is asked for.
     previous: Option<Message>,
 }
@@ -520,7 +523,8 @@ impl Messages {
 
     /// Waits until there is a message to give out; false when there will be none.
     async fn fill(&mut self) -> Result<bool, Error> {
-        let mut look_around = true;
+        let due = |at| clock::now().since(at) >= LOOK_AROUND_MS;
+        let mut look_around = self.looked_around.is_none_or(due);
         loop {
             self.channel.inner.check_process()?;
             if self.has_some() {
@@ -541,7 +545,7 @@ impl Messages {
                     }
                     false
                 }
-                () = sleep(LOOK_AROUND) => true,
+                () = sleep(Duration::from_millis(LOOK_AROUND_MS)) => true,
             };
         }
     }
@@ -576,7 +580,8 @@ impl Messages {
         lock(&self.leased).next.pop_front()
     }
 
-    /// Leases a batch. Says whether the channel is over, when it was asked to look around.
+    /// Leases a batch, also of what dead readers had when it is to look around. Says whether the
+    /// channel is over and holds nothing more.
     async fn fetch(&mut self, look_around: bool) -> Result<bool, Error> {
         let holder = if let Some(holder) = &self.holder {
             Arc::clone(holder)
@@ -588,7 +593,8 @@ impl Messages {
         let leased = Arc::clone(&self.leased);
         let dir = self.channel.inner.dir().to_owned();
         let (reader, channel) = (self.reader.clone(), self.channel.id);
-        self.channel
+        let is_over = self
+            .channel
             .inner
             .shelf()?
             .with(move |reading| {
@@ -618,11 +624,14 @@ impl Messages {
                 leased.aside.extend(aside);
                 leased.next.extend(next);
                 Ok(leased.next.is_empty()
-                    && look_around
-                    && view_of(reading.conn(), channel)?
-                        .is_none_or(|view| matches!(view.state, ChannelState::Closed(_))))
+                    && view::channel_state(reading.conn(), channel)?
+                        .is_none_or(|state| matches!(state, ChannelState::Closed(_))))
             })
-            .await
+            .await?;
+        if look_around {
+            self.looked_around = Some(clock::now());
+        }
+        Ok(is_over)
     }
 }
 
@@ -659,4 +668,4 @@ const LOOK_MAX: usize = 256;
 /// A lease ends with its holder ([`Holder`]); this is only for a holder whose file was lost.
 const LEASE_MS: u64 = 24 * 3_600_000;
 /// How often a waiting reader looks for leases of dead ones, and whether the channel is over.
-const LOOK_AROUND: Duration = Duration::from_secs(1);
+const LOOK_AROUND_MS: u64 = 1_000;

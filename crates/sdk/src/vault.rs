@@ -233,6 +233,7 @@ fn settle(conn: &Connection) -> Result<(), Error> {
     // Where a partial index may serve, SQLite prepares a statement anew whenever a value that is
     // bound to it changes, which cost a reader more than everything else. One plan will do.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     conn.execute_batch(
         "PRAGMA cipher_memory_security = ON;
          PRAGMA journal_mode = WAL;
@@ -464,6 +465,8 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 /// How long a statement waits for another process's write. Steps take milliseconds.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 const PID_CHARS_MAX: u64 = 10;
+/// Prepared ones that a connection keeps: a step of the mind has more than the sixteen that are usual.
+const STATEMENTS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
