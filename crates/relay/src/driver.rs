@@ -116,6 +116,7 @@ impl Driver {
             outcomes: VecDeque::new(),
             to_write: VecDeque::new(),
             to_ask: VecDeque::new(),
+            to_wake: Vec::new(),
             unstored: Unstored::default(),
             writable: true,
             tally: Arc::clone(door.shared_tally()),
@@ -177,6 +178,8 @@ struct Running<R> {
     /// What the writer had no room for yet, and the readers.
     to_write: VecDeque<(Ticket, Write)>,
     to_ask: VecDeque<(Conn, Query)>,
+    /// Connections that something was pushed for in this step.
+    to_wake: Vec<Conn>,
     unstored: Unstored,
     /// Whether the archive takes writes: not after a failure, until the heads are loaded again.
     writable: bool,
@@ -460,6 +463,11 @@ impl<R: ArchiveReader> Running<R> {
             for output in out.drain(..) {
                 self.carry_out(output);
             }
+            for conn in self.to_wake.drain(..) {
+                if let Some(connected) = self.connected.get(&conn) {
+                    connected.outbound.wake();
+                }
+            }
             let Some(input) = self.outcomes.pop_front() else {
                 break;
             };
@@ -518,6 +526,9 @@ impl<R: ArchiveReader> Running<R> {
         let Some(connected) = self.connected.get(&conn) else {
             return;
         };
+        if self.to_wake.last() != Some(&conn) {
+            self.to_wake.push(conn);
+        }
         match connected.outbound.push(lane, bytes) {
             Pushed::Fits => {}
             Pushed::Full => self.outcomes.push_back(Input::Full { conn }),

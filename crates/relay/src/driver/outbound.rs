@@ -166,6 +166,7 @@ impl Outbound {
         self.waiting().closing.clone()
     }
 
+    /// The writer takes it after [`Self::wake`], or when it looks anyway.
     pub(super) fn push(&self, lane: Lane, frame: Bytes) -> Pushed {
         let mut waiting = self.waiting();
         if waiting.closing.is_some() {
@@ -176,25 +177,34 @@ impl Outbound {
             return Pushed::Overflows;
         }
         waiting.bytes = bytes;
-        let notify = match (lane, waiting.lanes) {
-            (Lane::CatchUp, Lanes::Split) => {
-                waiting.catch_up.push_back(frame);
-                &self.catch_up
-            }
-            (Lane::CatchUp, Lanes::LiveFirst) => {
-                waiting.catch_up.push_back(frame);
-                &self.live
-            }
-            (Lane::CatchUp, Lanes::Merged) | (Lane::Live, _) => {
-                waiting.live.push_back(frame);
-                &self.live
-            }
-        };
+        match (lane, waiting.lanes) {
+            (Lane::CatchUp, Lanes::Split | Lanes::LiveFirst) => waiting.catch_up.push_back(frame),
+            (Lane::CatchUp, Lanes::Merged) | (Lane::Live, _) => waiting.live.push_back(frame),
+        }
         let over = bytes > waiting.full_bytes;
         let full = over && !std::mem::replace(&mut waiting.full, over);
-        drop(waiting);
-        notify.notify_one();
         if full { Pushed::Full } else { Pushed::Fits }
+    }
+
+    /// Tells the writer that something was pushed. Said once for all that a step of the hub has for
+    /// this connection, so that it leaves in one piece: an agent then hears the answer to a message
+    /// together with the message's echo, and stores both at once.
+    pub(super) fn wake(&self) {
+        let (live, catch_up) = {
+            let waiting = self.waiting();
+            let catch_up = !waiting.catch_up.is_empty();
+            let split = waiting.lanes == Lanes::Split;
+            (
+                !waiting.live.is_empty() || catch_up && !split,
+                catch_up && split,
+            )
+        };
+        if live {
+            self.live.notify_one();
+        }
+        if catch_up {
+            self.catch_up.notify_one();
+        }
     }
 
     /// Whether nothing new is to be pushed. Only the driver pushes, so that "no" stays true until
@@ -324,6 +334,52 @@ mod tests {
             }
         }
         assert_eq!((frames.len(), drains), (6, 1));
+    }
+
+    #[tokio::test]
+    async fn what_a_step_has_for_a_connection_is_taken_in_one_piece() {
+        let outbound = std::sync::Arc::new(unshaped());
+        let mut frames = Vec::new();
+        let taking = std::sync::Arc::clone(&outbound);
+        let taker = tokio::spawn(async move {
+            taking.take(Lane::Live, &mut frames, 100).await;
+            frames.len()
+        });
+        tokio::task::yield_now().await;
+
+        outbound.push(Lane::Live, frame(1));
+        tokio::task::yield_now().await;
+        outbound.push(Lane::Live, frame(2));
+        tokio::task::yield_now().await;
+        assert!(!taker.is_finished());
+        outbound.wake();
+
+        assert_eq!(taker.await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_wake_reaches_the_lane_that_has_something() {
+        let split = unshaped();
+        split.split_lanes();
+        for (outbound, lane) in [
+            (split, Lane::CatchUp),
+            (unshaped(), Lane::Live),
+            (shaped(Preset::Standard), Lane::Live),
+        ] {
+            let outbound = std::sync::Arc::new(outbound);
+            let taking = std::sync::Arc::clone(&outbound);
+            let taker = tokio::spawn(async move {
+                let mut frames = Vec::new();
+                taking.take(lane, &mut frames, 100).await
+            });
+            tokio::task::yield_now().await;
+
+            outbound.push(Lane::CatchUp, frame(1));
+            outbound.wake();
+
+            let taken = taker.await.unwrap();
+            assert_eq!(taken, Taken::Frames { drained: false }, "{lane:?}");
+        }
     }
 
     #[tokio::test]
