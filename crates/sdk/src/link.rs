@@ -110,7 +110,9 @@ pub(crate) enum LineNews {
         token: Option<Secret>,
         frames: mpsc::Sender<Parcel>,
     },
-    Frame(ToAgent),
+    /// What came together, in its order: one or more. The mind handles it in one step, so that a
+    /// message's echo costs no flush of its own beside the answer to it.
+    Frames(Vec<ToAgent>),
     /// A token to go on with.
     Token(Secret),
     Down,

@@ -236,7 +236,9 @@ impl Mind {
         self.retiring.retain(|link| !link.has_ended());
         let limit = if self.careful > 0 { 1 } else { STEP_INPUTS_MAX };
         let mut work = Vec::new();
-        if let Some(event) = self.held_back.take() {
+        while work.is_empty()
+            && let Some(event) = self.held_back.take()
+        {
             self.note(event, &mut work);
         }
         if work.is_empty() {
@@ -378,12 +380,19 @@ impl Mind {
                     token: token.map(|token| token.expose().to_owned()),
                 });
             }
-            LineNews::Frame(frame) if present => {
-                let mut rest = Some(frame);
-                self.at_desk(relay, |desk, out| {
-                    rest = rest.take().and_then(|frame| desk.heard(frame, out));
-                });
-                work.extend(rest.map(|frame| Work::Frame { relay, frame }));
+            LineNews::Frames(mut frames) if present => {
+                if self.careful > 0 && frames.len() > 1 {
+                    // One that cannot be stored must not take along what came with it.
+                    let what = LineNews::Frames(frames.split_off(1));
+                    self.held_back = Some(LineEvent { relay, line, what });
+                }
+                for frame in frames {
+                    let mut rest = Some(frame);
+                    self.at_desk(relay, |desk, out| {
+                        rest = rest.take().and_then(|frame| desk.heard(frame, out));
+                    });
+                    work.extend(rest.map(|frame| Work::Frame { relay, frame }));
+                }
             }
             LineNews::Token(token) if present => work.push(Work::Token {
                 relay,
@@ -394,7 +403,7 @@ impl Mind {
                 self.at_desk(relay, |desk, _| desk.lost());
                 work.push(Work::Down { relay });
             }
-            LineNews::Frame(_) | LineNews::Token(_) | LineNews::Down => {}
+            LineNews::Frames(_) | LineNews::Token(_) | LineNews::Down => {}
         }
     }
 
