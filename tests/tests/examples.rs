@@ -276,7 +276,42 @@ fn text_of_next(ears: &Receiver<Said<()>>) -> Value {
     }
 }
 
-/// An agent of a machine, in this process.
+/// Its channel is over, and what another loop had held until then is free only now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loop_over_a_closed_channel_gives_out_what_a_dropped_one_had_leased() {
+    let machine = Machine::new();
+    let servers = machine.up(None);
+    machine.two_agents();
+    let coder = open(&machine, "coder").await;
+    let channel = coder.find(CHANNEL).await.unwrap().unwrap();
+    for text in ["one", "two"] {
+        machine.say(text, "send --as planner").ok();
+    }
+    coder.caught_up().await.unwrap();
+    let (mut first, mut second) = (channel.messages(), channel.messages());
+    let one = within(first.next()).await.unwrap().unwrap();
+    assert_eq!(one.text().unwrap(), "one");
+    // It looks around, finds everything leased, and would not look again for a second.
+    let mut waiting = Box::pin(second.next());
+    assert!(
+        timeout(Duration::from_millis(200), &mut waiting)
+            .await
+            .is_err()
+    );
+
+    drop((one, first));
+    within(Box::pin(channel.leave())).await.unwrap();
+
+    let again = within(waiting).await.unwrap().unwrap();
+    assert_eq!(again.text().unwrap(), "one");
+    let two = within(second.next()).await.unwrap().unwrap();
+    assert_eq!(two.text().unwrap(), "two");
+    assert!(within(second.next()).await.unwrap().is_none());
+    drop((again, two, second, channel));
+    coder.close().await.unwrap();
+    servers.terminate();
+}
+
 /// What such a loop leases after it has gone would be nobody's until a day later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loop_that_is_dropped_while_it_fetches_holds_nothing_back() {

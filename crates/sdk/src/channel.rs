@@ -523,8 +523,7 @@ impl Messages {
 
     /// Waits until there is a message to give out; false when there will be none.
     async fn fill(&mut self) -> Result<bool, Error> {
-        let due = |at| clock::now().since(at) >= LOOK_AROUND_MS;
-        let mut look_around = self.looked_around.is_none_or(due);
+        let mut look_around = self.is_due_to_look_around();
         loop {
             self.channel.inner.check_process()?;
             if self.has_some() {
@@ -533,7 +532,12 @@ impl Messages {
             self.news.borrow_and_update();
             match self.fetch(look_around).await {
                 Ok(_) if self.has_some() => return Ok(true),
-                Ok(true) => return Ok(false),
+                Ok(true) if look_around => return Ok(false),
+                // Somebody who has died may hold the last messages.
+                Ok(true) => {
+                    look_around = true;
+                    continue;
+                }
                 Ok(false) => {}
                 Err(_) if self.channel.inner.is_closed() => return Ok(false),
                 Err(error) => return Err(error),
@@ -543,11 +547,16 @@ impl Messages {
                     if changed.is_err() {
                         return Ok(false);
                     }
-                    false
+                    self.is_due_to_look_around()
                 }
                 () = sleep(Duration::from_millis(LOOK_AROUND_MS)) => true,
             };
         }
+    }
+
+    fn is_due_to_look_around(&self) -> bool {
+        let due = |at| clock::now().since(at) >= LOOK_AROUND_MS;
+        self.looked_around.is_none_or(due)
     }
 
     /// Marks what was given out before as taken.
@@ -581,7 +590,7 @@ impl Messages {
     }
 
     /// Leases a batch, also of what dead readers had when it is to look around. Says whether the
-    /// channel is over and holds nothing more.
+    /// channel is over and nothing more is free.
     async fn fetch(&mut self, look_around: bool) -> Result<bool, Error> {
         let holder = if let Some(holder) = &self.holder {
             Arc::clone(holder)
@@ -607,7 +616,7 @@ impl Messages {
                     reader == DEFAULT_READER
                         && question.is_some_and(|id| question::is_open(&dir, id))
                 };
-                let (aside, next): (Vec<_>, Vec<_>) = reading.in_passing(|tx| {
+                let (taken, is_closed) = reading.in_passing(|tx| {
                     lock(&leased).take_back(tx, is_awaited)?;
                     let taken = inbox::take(
                         tx,
@@ -618,14 +627,16 @@ impl Messages {
                         now.plus(LEASE_MS),
                         BATCH,
                     )?;
-                    Ok(taken.into_iter().partition(is_awaited))
+                    // Of the same moment: what comes last may come together with the end.
+                    let is_closed = view::channel_state(tx, channel)?
+                        .is_none_or(|state| matches!(state, ChannelState::Closed(_)));
+                    Ok((taken, is_closed))
                 })?;
+                let (aside, next): (Vec<_>, Vec<_>) = taken.into_iter().partition(is_awaited);
                 let mut leased = lock(&leased);
                 leased.aside.extend(aside);
                 leased.next.extend(next);
-                Ok(leased.next.is_empty()
-                    && view::channel_state(reading.conn(), channel)?
-                        .is_none_or(|state| matches!(state, ChannelState::Closed(_))))
+                Ok(leased.next.is_empty() && is_closed)
             })
             .await?;
         if look_around {
@@ -667,5 +678,5 @@ const BATCH: usize = 64;
 const LOOK_MAX: usize = 256;
 /// A lease ends with its holder ([`Holder`]); this is only for a holder whose file was lost.
 const LEASE_MS: u64 = 24 * 3_600_000;
-/// How often a waiting reader looks for leases of dead ones, and whether the channel is over.
+/// How often a reader looks for leases of dead ones.
 const LOOK_AROUND_MS: u64 = 1_000;

@@ -53,7 +53,8 @@ pub(super) struct Mind {
     /// What this process's handles want of SLIM.
     desks: BTreeMap<RelayKey, Desk>,
     events: mpsc::Receiver<LineEvent>,
-    /// Began a connection in the middle of a batch: it begins the next one.
+    /// What comes first in the next step: it began a connection in the middle of this one, or came
+    /// together with what is being tried alone.
     held_back: Option<LineEvent>,
     hands_seen: Option<i64>,
     poll_hands_at: Time,
@@ -226,7 +227,7 @@ impl Mind {
         }
     }
 
-    /// Everything that has come in, at most a step's worth; nothing when it is merely time to
+    /// Everything that has come in, about a step's worth at most; nothing when it is merely time to
     /// look around.
     async fn wait_for_work(
         &mut self,
@@ -754,7 +755,7 @@ fn open_agent(conn: &mut Connection, label: &str) -> Result<Agent, Error> {
     Ok(agent)
 }
 
-/// Reports of links that wait; more make QUIC hold the relays back.
+/// Reports of links that wait, each with frames of one piece; more make QUIC hold the relays back.
 const EVENTS_MAX: usize = 1024;
 /// How often the mind looks for commands of other processes.
 const HANDS_POLL_MS: u64 = 20;
