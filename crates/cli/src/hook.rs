@@ -68,12 +68,7 @@ async fn hand_over(
     };
     // An agent that was never used has no messages, and a hook makes none.
     let Some(name) = name else { return Ok(()) };
-    let mut budget = Budget::open(
-        &config.agent_dir(&name)?,
-        Way::Hook,
-        wake::now(),
-        wish.per_hour,
-    );
+    let budget = Budget::new(&config.agent_dir(&name)?, Way::Hook, wish.per_hour);
     let gate = Gate::new(wish.wake_from);
 
     let everywhere = Everywhere {
@@ -84,10 +79,8 @@ async fn hand_over(
         if let Ok(Err(error)) = timeout(UP_TO_DATE_MAX, agent.caught_up()).await {
             output.say(&format!("skytale: only what is here already: {error}"));
         }
-        if budget.wait_s() > 0 {
-            output.complain(
-                "skytale: messages have kept this agent going as often as an hour allows (--per-hour); they wait for it",
-            );
+        if budget.wait_s(wake::now())? > 0 {
+            output.complain(SPENT);
             return Ok(());
         }
         let messages = waiting(agent, gate).await?;
@@ -95,7 +88,10 @@ async fn hand_over(
             return Ok(());
         }
         // Spent before it is said: a hook that dies in between must not be free.
-        budget.spend()?;
+        if budget.spend(wake::now())? > 0 {
+            output.complain(SPENT);
+            return Ok(());
+        }
         output.json_line(&Verdict {
             decision: "block",
             reason: reason(agent.name(), &messages),
@@ -185,6 +181,7 @@ fn told() -> Result<Told, Failure> {
     Ok(serde_json::from_slice(&text).unwrap_or_default())
 }
 
+const SPENT: &str = "skytale: messages have kept this agent going as often as an hour allows (--per-hour); they wait for it";
 /// A coding agent waits for its hooks, so what cannot be had soon is left for the next time.
 const UP_TO_DATE_MAX: Duration = Duration::from_secs(5);
 /// How long the vault may take to hand out what it has; all of it may be leased to others.

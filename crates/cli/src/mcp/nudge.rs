@@ -38,7 +38,7 @@ pub(super) async fn run(
     let mut lookout = Lookout {
         gate,
         notices_per_hour,
-        has_paused: false,
+        paused_until: 0,
         places: BTreeMap::new(),
     };
     let mut ticks = interval(LOOK_EVERY);
@@ -69,8 +69,8 @@ pub(super) async fn run(
 struct Lookout {
     gate: Gate,
     notices_per_hour: u32,
-    /// Whether the log says so.
-    has_paused: bool,
+    /// Nothing is looked at before: the hour allows no notice, or none can be counted.
+    paused_until: u64,
     /// Of each channel: how far its log was read, and the last message that was looked at.
     places: BTreeMap<ChannelId, (Seq, i64)>,
 }
@@ -78,6 +78,10 @@ struct Lookout {
 impl Lookout {
     /// A notice for each channel with new messages that may wake the agent.
     async fn look(&mut self, desk: &Desk) -> Result<Vec<ServerNotification>, Failure> {
+        let pause_s = self.paused_until.saturating_sub(wake::now());
+        if (1..=PAUSE_MAX_S).contains(&pause_s) {
+            return Ok(Vec::new());
+        }
         let agent = desk.agent().await?;
         let mut notices = Vec::new();
         for view in agent.channels().await? {
@@ -99,9 +103,9 @@ impl Lookout {
                 }
             }
             if let Some(newest) = waking.last() {
-                if !self.may_tell(&agent)? {
+                if !self.may_tell(&agent) {
                     // Its place stays, so that it is told when it may be.
-                    continue;
+                    return Ok(notices);
                 }
                 notices.push(notice(name.as_str(), waking.len(), newest));
             }
@@ -111,23 +115,24 @@ impl Lookout {
     }
 
     /// Counts once more, if the hour allows it.
-    fn may_tell(&mut self, agent: &Agent) -> Result<bool, Failure> {
-        let dir = agent.data_dir();
-        let mut budget = Budget::open(dir, Way::Notice, wake::now(), self.notices_per_hour);
-        let wait_s = budget.wait_s();
-        if wait_s > 0 {
-            if !self.has_paused {
+    fn may_tell(&mut self, agent: &Agent) -> bool {
+        let now = wake::now();
+        let budget = Budget::new(agent.data_dir(), Way::Notice, self.notices_per_hour);
+        match budget.spend(now) {
+            Ok(0) => return true,
+            Ok(wait_s) => {
                 tracing::warn!(
                     wait_s,
                     "the client was told as often as an hour allows (--per-hour)"
                 );
+                self.paused_until = now + wait_s.min(PAUSE_MAX_S);
             }
-            self.has_paused = true;
-            return Ok(false);
+            Err(failure) => {
+                tracing::warn!(%failure, "the client is not told of messages");
+                self.paused_until = now + PAUSE_MAX_S;
+            }
         }
-        self.has_paused = false;
-        budget.spend()?;
-        Ok(true)
+        false
     }
 }
 
@@ -166,6 +171,8 @@ fn named(params: Value) -> ServerNotification {
 }
 
 const METHOD: &str = "notifications/claude/channel";
+/// It is looked again after a minute, and at once where the clock was set back: hours are counted by it.
+const PAUSE_MAX_S: u64 = 60;
 /// How often is looked for new messages. Whoever is idle can wait a moment.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 

@@ -23,6 +23,14 @@ pub(super) struct Errand {
     per_hour: u32,
 }
 
+/// When a message had its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    AtOnce,
+    /// Much may have happened since.
+    Waited,
+}
+
 impl Errand {
     pub(super) const fn new(command: String, gate: Gate, per_hour: u32) -> Self {
         Self {
@@ -44,7 +52,12 @@ impl Errand {
         if !self.gate.lets_through(message).await? {
             return Ok(());
         }
-        self.take_turn(agent, output).await?;
+        if self.take_turn(agent, output).await? == Turn::Waited
+            && !self.gate.lets_through(message).await?
+        {
+            // Whoever sent it is no member any more.
+            return Ok(());
+        }
         let mut json = serde_json::to_vec(&Shown::of(message))
             .map_err(|_| Failure::failed("no JSON could be made"))?;
         json.push(b'\n');
@@ -78,17 +91,16 @@ impl Errand {
     }
 
     /// Counts once more, as soon as the hour allows it.
-    async fn take_turn(&self, agent: &Agent, output: Output) -> Result<(), Failure> {
-        let mut told = false;
+    async fn take_turn(&self, agent: &Agent, output: Output) -> Result<Turn, Failure> {
+        let budget = Budget::new(agent.data_dir(), Way::Command, self.per_hour);
+        let mut turn = Turn::AtOnce;
         loop {
-            let mut budget =
-                Budget::open(agent.data_dir(), Way::Command, wake::now(), self.per_hour);
-            let wait_s = budget.wait_s();
+            let wait_s = budget.spend(wake::now())?;
             if wait_s == 0 {
-                return budget.spend();
+                return Ok(turn);
             }
-            if !told {
-                told = true;
+            if turn == Turn::AtOnce {
+                turn = Turn::Waited;
                 output.complain(&format!(
                     "skytale: the command was run as often as an hour allows (--per-hour); its next run is in {wait_s} seconds"
                 ));

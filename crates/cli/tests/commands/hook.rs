@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    mcp::client::{Client, directory, unquoted},
+    mcp::client::{Client, complaint, directory, unquoted},
     people::{Machine, Ran, finish},
 };
 
@@ -219,14 +219,11 @@ fn a_command_runs_only_so_often_and_says_that_it_waits() {
         .env("SKYTALE_TRAFFIC", "padded")
         .current_dir(&dir);
     let mut watching = Running(watching.spawn().unwrap());
-    let said = BufReader::new(watching.0.stderr.take().unwrap()).lines();
+    let stderr = watching.0.stderr.take().unwrap();
 
     machine.say("one", "send --as planner").ok();
     machine.say("two", "send --as planner").ok();
-    let complaint = said
-        .map(Result::unwrap)
-        .find(|line| line.contains("--per-hour"))
-        .unwrap();
+    let complaint = complaint(stderr, "--per-hour");
 
     assert!(complaint.contains("its next run is in 3"), "{complaint}");
     let given = fs::read_to_string(dir.join("stdin")).unwrap();

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::PathBuf,
-    process::{Child, ChildStdin},
+    process::{Child, ChildStderr, ChildStdin},
     sync::mpsc::{self, Receiver},
     thread,
     time::Duration,
@@ -26,6 +26,21 @@ pub(crate) struct Client {
     /// What came before it was asked for.
     kept: VecDeque<Value>,
     calls: u64,
+}
+
+/// Waits for a line on a program's stderr about this.
+#[track_caller]
+pub(crate) fn complaint(stderr: ChildStderr, about: &str) -> String {
+    let lines = BufReader::new(stderr).lines();
+    let (say, said) = mpsc::channel();
+    let about = about.to_owned();
+    thread::spawn(move || {
+        let line = lines.map(Result::unwrap).find(|line| line.contains(&about));
+        // Nobody waits any more.
+        let _ = say.send(line);
+    });
+    let line = said.recv_timeout(PATIENCE).ok().flatten();
+    line.expect("the program did not complain in time")
 }
 
 /// What a tool answered.
@@ -177,16 +192,7 @@ impl Client {
     /// Waits for a line on stderr about this. What stands there is then read by nobody else.
     #[track_caller]
     pub(crate) fn complaint(&mut self, about: &str) -> String {
-        let lines = BufReader::new(self.child.stderr.take().unwrap()).lines();
-        let (say, said) = mpsc::channel();
-        let about = about.to_owned();
-        thread::spawn(move || {
-            let line = lines.map(Result::unwrap).find(|line| line.contains(&about));
-            // Nobody waits any more.
-            let _ = say.send(line);
-        });
-        let line = said.recv_timeout(PATIENCE).ok().flatten();
-        line.expect("the server did not complain in time")
+        complaint(self.child.stderr.take().unwrap(), about)
     }
 
     /// Hangs up, and gives what the server wrote to stderr.
