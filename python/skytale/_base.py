@@ -8,19 +8,17 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from base64 import b64encode
 from collections import deque
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from skytale import _arguments, _core
-from skytale._prompt import Heading, framed
 from skytale.errors import Denied, Misuse
 from skytale.guard import LoopGuard
 from skytale.values import Event
 
 if TYPE_CHECKING:
     import asyncio
+    from datetime import datetime
 
     #: Who takes messages out of a channel. Weak, so that nobody is kept alive by what it left.
     Taker = weakref.ref[asyncio.Task[object]] | weakref.ref[threading.Thread]
@@ -280,6 +278,11 @@ class MessageBase:
         return self._native.payload
 
     def _prompt(self, channel: str) -> str:
+        # Imported by whoever feeds a model: importing this package is quick about it.
+        from base64 import b64encode
+
+        from skytale._prompt import Heading, framed
+
         try:
             body, encoding = self.text, None
         except Misuse:
@@ -316,6 +319,8 @@ def event(told: _core.Told) -> Event:
 
 def when(milliseconds: int) -> datetime:
     """A sender's clock may say anything: what no calendar has becomes its nearest end."""
+    from datetime import datetime, timezone
+
     try:
         return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
     except (OverflowError, ValueError, OSError):

@@ -60,7 +60,8 @@ class mesh:
             agent._settings = self._running.settings()
             self._agents.append(agent)
         try:
-            # All have ended before one's failure is told: none is still opening while servers end.
+            # Unless somebody cancels, all have ended before one's failure is told: none is still
+            # opening while servers end.
             opening = (agent.open() for agent in self._agents)
             for opened in await asyncio.gather(*opening, return_exceptions=True):
                 if isinstance(opened, BaseException):
